@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ledger: one SQLite file per run, the only record that decides what has been done and what was spent."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from tral_monai.errors import LedgerError
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS models (
+    round INTEGER PRIMARY KEY, path TEXT NOT NULL, sha256 TEXT NOT NULL,
+    seconds REAL NOT NULL, epochs INTEGER NOT NULL, val_loss REAL);
+CREATE TABLE IF NOT EXISTS metrics (
+    round INTEGER NOT NULL, split TEXT NOT NULL, name TEXT NOT NULL, value REAL,
+    PRIMARY KEY (round, split, name));
+CREATE TABLE IF NOT EXISTS confusion (
+    round INTEGER NOT NULL, split TEXT NOT NULL, true_class TEXT NOT NULL, predicted_class TEXT NOT NULL,
+    count INTEGER NOT NULL, PRIMARY KEY (round, split, true_class, predicted_class));
+CREATE TABLE IF NOT EXISTS queries (
+    round INTEGER NOT NULL, rank INTEGER NOT NULL, sample_id INTEGER NOT NULL UNIQUE, slide TEXT NOT NULL,
+    x_level0 INTEGER NOT NULL, y_level0 INTEGER NOT NULL, class_asked TEXT, score REAL, reason TEXT,
+    PRIMARY KEY (round, rank));
+CREATE TABLE IF NOT EXISTS labels (
+    sample_id INTEGER PRIMARY KEY, round INTEGER NOT NULL, slide TEXT NOT NULL,
+    x_level0 INTEGER NOT NULL, y_level0 INTEGER NOT NULL, class_given TEXT,
+    cost_labels REAL NOT NULL, cost_minutes REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS events (
+    round INTEGER NOT NULL, stage TEXT NOT NULL, at_utc TEXT NOT NULL, PRIMARY KEY (round, stage));
+"""
+
+
+class ModelRecord(NamedTuple):
+    """A trained model: its file (relative to the run's folder), hash and how it was trained."""
+
+    path: str
+    sha256: str
+    seconds: float
+    epochs: int
+    val_loss: float | None
+
+
+class QueryRow(NamedTuple):
+    """One sample asked for, with the reason why; ``class_asked`` is None where no class was asked."""
+
+    sample_id: int
+    slide: str
+    x_level0: int
+    y_level0: int
+    class_asked: str | None
+    score: float
+    reason: str
+
+
+class LabelRow(NamedTuple):
+    """One answer; ``class_given`` is None where the annotator declined."""
+
+    sample_id: int
+    slide: str
+    x_level0: int
+    y_level0: int
+    class_given: str | None
+    cost_labels: float
+    cost_minutes: float
+
+
+class Ledger:
+    """Rounds, queries, labels, costs, metrics and provenance of one run.
+
+    Every ``record_*`` call is one transaction that is on disk when the call returns. Rounds count from 1. Initial labels
+    carry round 0; the query made after training round r, and the labels that answer it, carry round r.
+
+    Args:
+        path: the SQLite file; made, with its folder, where it does not exist.
+
+    Raises:
+        LedgerError: the file is not a ledger, or another process writes to it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # A plain rollback journal, not WAL: a finished ledger is one file that can be copied away.
+            self._db = sqlite3.connect(self.path, timeout=5.0, isolation_level=None)
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA foreign_keys=ON")
+            self._db.executescript(SCHEMA)
+        except sqlite3.OperationalError as error:
+            raise LedgerError(f"cannot open the ledger {self.path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(f"{self.path} is not a ledger ({error}); choose another output folder") from error
+
+    def close(self) -> None:
+        """Close the file; the ledger cannot be used afterwards."""
+        self._db.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- the run ------------------------------------------------------------------------------------------------------
+
+    def begin(self, identity: Mapping[str, Any], provenance: Mapping[str, Any] | None = None) -> bool:
+        """Start the run, or go on with it.
+
+        Args:
+            identity: JSON values that make it the same run (strategy, seed, budget, classes, hash of the index, ...).
+            provenance: JSON values that are recorded at the first start only (versions, commit, config, ...).
+
+        Returns:
+            True where a run that had begun earlier goes on.
+
+        Raises:
+            LedgerError: the file holds a run with another identity; the message names every difference.
+        """
+        wanted = {key: json.loads(json.dumps(value)) for key, value in identity.items()}
+        with self._transaction():
+            recorded = self._get_all()
+            if "identity" not in recorded:
+                self._put({**(provenance or {}), **wanted, "identity": sorted(wanted)})
+                return False
+            differences = [
+                f"{key}: recorded {recorded.get(key)!r}, asked {wanted.get(key)!r}"
+                for key in sorted(set(recorded["identity"]) | set(wanted))
+                if recorded.get(key) != wanted.get(key)
+            ]
+        if differences:
+            raise LedgerError(
+                f"{self.path} holds another run ({'; '.join(differences)}). "
+                "Give the recorded settings to go on with it, or another output folder to start anew"
+            )
+        return True
+
+    def info(self) -> dict[str, Any]:
+        """All that is recorded about the run: its identity and provenance."""
+        return self._get_all()
+
+    def record_info(self, values: Mapping[str, Any]) -> None:
+        """Record or replace JSON values about the run.
+
+        Raises:
+            LedgerError: a value belongs to the identity of the run, which cannot change.
+        """
+        with self._transaction():
+            fixed = set(self._get_all().get("identity", ())) & set(values)
+            if fixed:
+                raise LedgerError(f"{sorted(fixed)} belong to the identity of the run and cannot change")
+            self._put(values)
+
+    # -- what a round does --------------------------------------------------------------------------------------------
+
+    def record_event(self, round_: int, stage: str) -> None:
+        """Record the first time that a stage of a round was reached."""
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        with self._transaction():
+            self._db.execute("INSERT OR IGNORE INTO events VALUES (?, ?, ?)", (round_, stage, now))
+
+    def has_event(self, round_: int, stage: str) -> bool:
+        """Whether the stage of the round was reached."""
+        return self._one("SELECT 1 FROM events WHERE round = ? AND stage = ?", round_, stage) is not None
+
+    def record_model(self, round_: int, model: ModelRecord) -> None:
+        """Record the model that a round trained."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?, ?, ?)", (round_, *model))
+
+    def model(self, round_: int) -> ModelRecord | None:
+        """The model of a round, or None before it is trained."""
+        row = self._one("SELECT path, sha256, seconds, epochs, val_loss FROM models WHERE round = ?", round_)
+        return None if row is None else ModelRecord(*row)
+
+    def record_evaluation(
+        self,
+        round_: int,
+        split: str,
+        metrics: Mapping[str, float],
+        confusion: Sequence[Sequence[int]],
+        classes: Sequence[str],
+    ) -> None:
+        """Record the metrics of a round on a split and its confusion matrix (rows: truth, columns: prediction)."""
+        cells = [
+            (round_, split, truth, predicted, int(confusion[i][j]))
+            for i, truth in enumerate(classes)
+            for j, predicted in enumerate(classes)
+        ]
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)",
+                [(round_, split, name, float(value)) for name, value in metrics.items()],
+            )
+            self._db.executemany("INSERT OR REPLACE INTO confusion VALUES (?, ?, ?, ?, ?)", cells)
+
+    def confusion(self, round_: int, split: str, classes: Sequence[str]) -> list[list[int]] | None:
+        """Confusion matrix of a round on a split (rows: truth), or None before it is evaluated."""
+        rows = self._db.execute(
+            "SELECT true_class, predicted_class, count FROM confusion WHERE round = ? AND split = ?", (round_, split)
+        ).fetchall()
+        counts = {(truth, predicted): count for truth, predicted, count in rows}
+        return [[counts.get((i, j), 0) for j in classes] for i in classes] if counts else None
+
+    def record_query(self, round_: int, rows: Sequence[QueryRow]) -> None:
+        """Record the whole query of a round.
+
+        Raises:
+            LedgerError: the round has a query already, or a sample was asked for or labelled before.
+        """
+        try:
+            with self._transaction():
+                if self._one("SELECT 1 FROM queries WHERE round = ?", round_):
+                    raise LedgerError(f"round {round_} has a query already: a budget is spent once")
+                self._db.executemany(
+                    "INSERT INTO queries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    [(round_, rank, *row) for rank, row in enumerate(rows)],
+                )
+        except sqlite3.IntegrityError as error:
+            raise LedgerError(
+                f"the query of round {round_} names a sample that was asked for before ({error})"
+            ) from error
+
+    def query(self, round_: int) -> list[QueryRow]:
+        """The query of a round in order of rank; empty before it is made."""
+        return [
+            QueryRow(*row)
+            for row in self._db.execute(
+                "SELECT sample_id, slide, x_level0, y_level0, class_asked, score, reason FROM queries "
+                "WHERE round = ? ORDER BY rank",
+                (round_,),
+            )
+        ]
+
+    def record_labels(self, round_: int, rows: Sequence[LabelRow]) -> None:
+        """Record the answers of a round; a sample labelled before is refused and nothing is recorded.
+
+        Raises:
+            LedgerError: a sample has a label already.
+        """
+        try:
+            with self._transaction():
+                self._db.executemany(
+                    "INSERT INTO labels VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    [(row.sample_id, round_, *row[1:]) for row in rows],
+                )
+        except sqlite3.IntegrityError as error:
+            raise LedgerError(f"a sample of round {round_} is labelled already: a budget is spent once") from error
+
+    def labels(self, before_round: int | None = None) -> pd.DataFrame:
+        """All labels, or those that training in ``before_round`` may use, ordered by round and sample id."""
+        limit = 2**62 if before_round is None else before_round
+        return self._frame("SELECT * FROM labels WHERE round < ? ORDER BY round, sample_id", limit)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One whole table of the ledger, for reports.
+
+        Raises:
+            LedgerError: there is no such table.
+        """
+        names = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if name not in names:
+            raise LedgerError(f"the ledger has no table '{name}'; it has {sorted(names)}")
+        return self._frame(f"SELECT * FROM {name}")
+
+    # -- SQLite -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            raise LedgerError(f"cannot write to the ledger {self.path}: {error}") from error
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            self._rollback()
+            raise LedgerError(f"cannot write to the ledger {self.path}: {error}") from error
+        except BaseException:
+            self._rollback()
+            raise
+
+    def _rollback(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    def _one(self, sql: str, *values: object) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._db.execute(sql, values).fetchone()
+        return row
+
+    def _frame(self, sql: str, *values: object) -> pd.DataFrame:
+        cursor = self._db.execute(sql, values)
+        return pd.DataFrame(cursor.fetchall(), columns=[column[0] for column in cursor.description])
+
+    def _get_all(self) -> dict[str, Any]:
+        return {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM run")}
+
+    def _put(self, values: Mapping[str, Any]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO run VALUES (?, ?)", [(key, json.dumps(value)) for key, value in values.items()]
+        )
