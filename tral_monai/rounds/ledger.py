@@ -76,8 +76,8 @@ class LabelRow(NamedTuple):
 class Ledger:
     """Rounds, queries, labels, costs, metrics and provenance of one run.
 
-    Every ``record_*`` call is one transaction that is on disk when the call returns. Rounds count from 1. Initial labels
-    carry round 0; the query made after training round r, and the labels that answer it, carry round r.
+    Every ``record_*`` call is one transaction that is on disk when the call returns. Rounds count from 1. Initial
+    labels carry round 0; the query made after training round r, and the labels that answer it, carry round r.
 
     Args:
         path: the SQLite file; made, with its folder, where it does not exist.
