@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tral_monai.errors import ConfigError, StrategyError
+from tral_monai.strategies.base import FloatArray, PoolOutputs, Selection, Strategy
+from tral_monai.strategies.registry import get_strategy, register, strategy_names
+
+
+def test_the_arms_of_the_paper_and_the_controls_are_there() -> None:
+    names = strategy_names()
+    assert {"tri_al_iter", "tri_al_ood", "tri_al_entropy", "random", "balanced", "uncertainty"} <= set(names)
+    assert list(names) == sorted(names)
+
+
+def test_options_reach_the_strategy() -> None:
+    assert get_strategy("tri_al_entropy", ratio=2.0).ratio == 2.0  # type: ignore[attr-defined]
+
+
+def test_unknown_name_lists_close_matches() -> None:
+    with pytest.raises(StrategyError, match=r"No strategy is called 'tri_al_itr'\. Did you mean tri_al_iter"):
+        get_strategy("tri_al_itr")
+
+
+def test_part_of_a_name_finds_it() -> None:
+    with pytest.raises(StrategyError, match=r"Did you mean .*tri_al_entropy"):
+        get_strategy("entropy")
+
+
+def test_unknown_option_lists_the_options() -> None:
+    with pytest.raises(ConfigError, match=r"'tri_al_entropy' has no option rato.*ratio=1\.5, candidates="):
+        get_strategy("tri_al_entropy", rato=2.0)
+
+
+def test_a_strategy_without_options_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"Its options are: none"):
+        get_strategy("random", seed=1)
+
+
+class _Base(Strategy):
+    def _score(self, outputs: PoolOutputs) -> FloatArray:
+        return np.zeros(len(outputs.ids))
+
+    def _select(self, outputs: PoolOutputs, n: int, generator: np.random.Generator) -> Selection:
+        return Selection.empty("never")
+
+
+def test_a_taken_name_is_refused() -> None:
+    class Random(_Base):
+        name = "random"
+
+    strategy_names()
+    with pytest.raises(StrategyError, match="'random' is already taken by tral_monai"):
+        register(Random)
+
+
+def test_a_class_without_a_name_is_refused() -> None:
+    class Nameless(_Base):
+        pass
+
+    with pytest.raises(StrategyError, match="Nameless must set a class attribute `name`"):
+        register(Nameless)
+
+
+def test_strategies_load_without_torch_or_sklearn() -> None:
+    code = (
+        "import sys; from tral_monai.strategies.registry import strategy_names; strategy_names(); "
+        "print(sorted({'torch', 'sklearn', 'scipy', 'monai'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
