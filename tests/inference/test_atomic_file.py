@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import errno
+import stat
+from pathlib import Path
+
+import pytest
+
+from tral_monai.errors import ConfigError, TralError
+from tral_monai.inference.atomic_file import atomic_path, prepare_folder, remove_half_written
+
+
+def test_the_file_appears_whole_at_the_end(tmp_path: Path) -> None:
+    target = tmp_path / "map.png"
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"new")
+        assert not target.exists()
+        assert temporary.suffix == ".png"
+    assert target.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [target]
+    assert stat.S_IMODE(target.stat().st_mode) & 0o400
+
+
+def test_an_error_leaves_the_older_file(tmp_path: Path) -> None:
+    target = tmp_path / "map.png"
+    target.write_bytes(b"old")
+
+    def write_half() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(b"half")
+            raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom"):
+        write_half()
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_is_told_with_the_files_name(tmp_path: Path) -> None:
+    with (
+        pytest.raises(TralError, match=r"cannot write map\.png: No space left .* check the free space"),
+        atomic_path(tmp_path / "map.png"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TralError, match=r"cannot write map\.png"), atomic_path(tmp_path / "none" / "map.png"):
+        pass
+
+
+def test_a_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+    folder = prepare_folder(tmp_path / "a" / "b")
+    assert folder.is_dir()
+    assert prepare_folder(folder) == folder
+
+
+def test_only_the_slides_own_half_written_files_are_removed(tmp_path: Path) -> None:
+    keep = [".part-1-other.geojson", "s[1].geojson", ".part-1-s[1]2.json"]
+    for name in [*keep, ".part-1-s[1].geojson", ".part-2-s[1]_classes.png"]:
+        (tmp_path / name).write_text("")
+    remove_half_written(tmp_path, "s[1]")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(keep)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "maps").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot be written to .* choose another with output_dir"):
+        prepare_folder(tmp_path / "maps")

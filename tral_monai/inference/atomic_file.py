@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are either whole or not there: a run killed while writing leaves nothing that looks finished."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tral_monai.errors import ConfigError, TralError
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` to write to, and move it there when the block ends without an error.
+
+    Args:
+        path: the file to write; an older one is replaced.
+
+    Yields:
+        A path in the same folder with the same suffixes.
+
+    Raises:
+        TralError: the file cannot be written, such as on a full disk; the message names it.
+    """
+    target = Path(path)
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".part-", suffix=f"-{target.name}")
+        os.close(handle)
+    except OSError as error:
+        raise TralError(f"cannot write {target.name}: {error.strerror}; check the output folder") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are the owner's only
+        temporary.replace(target)
+    except OSError as error:
+        raise TralError(
+            f"cannot write {target.name}: {error.strerror or error}; check the free space of the output folder, then "
+            "run the same command again: finished slides are kept"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def prepare_folder(folder: str | os.PathLike[str]) -> Path:
+    """Make an output folder and try to write into it.
+
+    Args:
+        folder: the folder, made with its parents where it does not exist.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: it is a file, or nothing can be written there.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"the output folder '{path}' cannot be written to ({error.strerror}); choose another with output_dir"
+        ) from error
+    return path
+
+
+def remove_half_written(folder: str | os.PathLike[str], stem: str) -> None:
+    """Remove what a killed run left half-written for one slide.
+
+    Args:
+        folder: the output folder.
+        stem: first part of the file names, the slide's name without its suffix.
+    """
+    for left in Path(folder).glob(f".part-*-{glob.escape(stem)}[._]*"):
+        left.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
