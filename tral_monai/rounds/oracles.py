@@ -39,7 +39,13 @@ class Answers:
 
 @runtime_checkable
 class Oracle(Protocol):
-    """Answers queries."""
+    """Answers queries.
+
+    Attributes:
+        needs_probabilities: whether ``pool_classes`` goes by the model's predictions.
+    """
+
+    needs_probabilities: bool
 
     def label(self, ids: Sequence[int] | IntArray) -> Answers:
         """Give the classes of samples and what that cost."""
@@ -61,6 +67,8 @@ class ArchiveOracle:
     Raises:
         ConfigError: the index names a class outside of ``classes``, or the time is negative.
     """
+
+    needs_probabilities = False
 
     def __init__(
         self, index: pd.DataFrame, classes: Sequence[str], *, seconds_per_tile: float = SECONDS_PER_TILE
@@ -110,6 +118,8 @@ class ClassRequestOracle(ArchiveOracle):
 class PseudoLabelOracle(ArchiveOracle):
     """A class request without pools sorted by truth: the *predicted* class fills the quota, the truth comes back."""
 
+    needs_probabilities = True
+
     def pool_classes(self, ids: IntArray, probabilities: FloatArray | None) -> IntArray | None:
         """The predicted class of each sample.
 
@@ -156,6 +166,7 @@ class NoisyOracle:
             if not np.allclose(matrix.sum(axis=1), 1.0):
                 raise ConfigError(f"each row of confusion must sum to 1, but they sum to {matrix.sum(axis=1).tolist()}")
         self._oracle, self._cumulative, self._seed = oracle, matrix.cumsum(axis=1), seed
+        self.needs_probabilities = oracle.needs_probabilities
 
     def label(self, ids: Sequence[int] | IntArray) -> Answers:
         """The wrapped oracle's answers with noise; declined samples stay declined."""

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A progress bar on the terminal for work that reports (done, total)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+def progress_bar(description: str) -> Callable[[int, int], None]:
+    """A callback that shows a bar with count, speed and time left; the bar goes away when the work is done.
+
+    Args:
+        description: what is being done, such as ``"features"``.
+
+    Returns:
+        A function of (done, total). Nothing is drawn where standard error is no terminal.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bars: list[Progress] = []
+
+    def update(done: int, total: int) -> None:
+        if not bars:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            bars.append(Progress(*columns, console=Console(stderr=True), transient=True))
+            bars[0].add_task(description, total=total)
+            bars[0].start()
+        bars[0].update(bars[0].task_ids[0], completed=done, total=total)
+        if done >= total:
+            bars.pop().stop()
+
+    return update

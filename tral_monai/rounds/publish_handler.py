@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The step that puts the run's model where people look for it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from typing import Literal
+
+from tral_monai.errors import ConfigError
+from tral_monai.rounds.engine import RoundEngine, RoundEvents
+from tral_monai.rounds.train_handler import MODEL_FILE
+
+
+class PublishHandler:
+    """Keep ``<output_dir>/model.pt`` the run's model so far, replaced as a whole after each round.
+
+    Args:
+        which: ``best`` publishes the round with the highest validation macro F1 (the later one of equals), ``last``
+            the latest round's, as the paper evaluates it.
+
+    Raises:
+        ConfigError: ``which`` is neither.
+    """
+
+    def __init__(self, which: Literal["best", "last"] = "best") -> None:
+        if which not in ("best", "last"):
+            raise ConfigError(f"which must be 'best' or 'last', but is {which!r}")
+        self._which = which
+
+    def attach(self, engine: RoundEngine) -> None:
+        """Act when a round is complete."""
+        engine.add_event_handler(RoundEvents.ROUND_COMPLETED, self)
+
+    def __call__(self, engine: RoundEngine) -> None:
+        """Publish this round's model where it is the one."""
+        assert engine.model_path is not None, "TrainHandler sets the model; attach it too"
+        if self._which == "best" and best_round(engine) != engine.round:
+            return
+        target = engine.output_dir / MODEL_FILE
+        temporary = target.with_suffix(".tmp")
+        shutil.copyfile(engine.model_path, temporary)
+        temporary.replace(target)
+        engine.ledger.record_info({"published_round": engine.round})
+
+
+def best_round(engine: RoundEngine) -> int:
+    """The round with the highest macro F1 on val among those up to the engine's; the later one of equals."""
+    table = engine.ledger.table("metrics")
+    rows = table[(table["split"] == "val") & (table["name"] == "f1_macro") & (table["round"] <= engine.round)]
+    scores = {int(r): float(v) for r, v in zip(rows["round"], rows["value"], strict=True) if not math.isnan(v)}
+    return max(scores, key=lambda r: (scores[r], r)) if scores else engine.round

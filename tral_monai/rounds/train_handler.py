@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The step that trains: the bundle's own ``train.yaml``, built anew each round with that round's labels."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tral_monai.errors import ConfigError
+from tral_monai.rounds.engine import RoundEngine, RoundEvents
+from tral_monai.rounds.ledger import ModelRecord
+
+logger = logging.getLogger(__name__)
+
+MODEL_FILE = "model.pt"
+
+
+class TrainHandler:
+    """Train the round's model with a bundle's training workflow.
+
+    The workflow gets ``train_samples`` and ``val_samples`` (parquet files), ``output_dir`` (where it must leave
+    ``model.pt``, the best epoch by validation loss), ``checkpoint`` (the previous round's model, with ``warm_start``)
+    and ``seed``, besides ``overrides``. Engines, optimiser and schedule are new in each round: re-used ones would keep
+    an earlier best metric and a decayed learning rate.
+
+    Args:
+        config_file: training configuration, or several of which later ones override earlier ones.
+        index: triplet index of the pool; the labelled rows are trained on with the class that the oracle gave.
+        val_index: triplet index of the validation split.
+        overrides: values for ids of the configuration.
+        warm_start: begin from the previous round's model (the paper) rather than from ``initial_checkpoint``.
+        initial_checkpoint: where the first training begins; None begins with the backbone's own weights.
+
+    Raises:
+        ConfigError: an override names an id that the configuration does not have, or there are no validation rows.
+    """
+
+    def __init__(
+        self,
+        config_file: str | Sequence[str],
+        index: pd.DataFrame,
+        val_index: pd.DataFrame,
+        *,
+        overrides: Mapping[str, Any] | None = None,
+        warm_start: bool = True,
+        initial_checkpoint: str | None = None,
+    ) -> None:
+        if val_index.empty:
+            raise ConfigError("no tile is in split 'val': training stops by the loss on it; give the cohort val slides")
+        self._config_file = [config_file] if isinstance(config_file, str) else list(config_file)
+        self._index, self._val_index = index, val_index
+        self._overrides, self._warm_start = dict(overrides or {}), warm_start
+        self._initial_checkpoint = initial_checkpoint
+        self._check_overrides()
+
+    def attach(self, engine: RoundEngine) -> None:
+        """Act when a round starts."""
+        engine.add_event_handler(RoundEvents.ROUND_STARTED, self)
+
+    def __call__(self, engine: RoundEngine) -> None:
+        """Train, unless the ledger holds the round's model and its file is unchanged."""
+        path = engine.round_dir / MODEL_FILE
+        record = engine.ledger.model(engine.round)
+        if record is not None and path.is_file() and file_sha256(path) == record.sha256:
+            engine.model_path = path
+            return
+        if record is not None:
+            logger.warning("%s is missing or changed since it was recorded; training round %d again", path, engine.round)
+        started = time.monotonic()
+        epochs, val_loss = self._train(engine)
+        sha256 = file_sha256(path)
+        relative = path.relative_to(engine.output_dir).as_posix()
+        engine.ledger.record_model(
+            engine.round, ModelRecord(relative, sha256, round(time.monotonic() - started, 3), epochs, val_loss)
+        )
+        engine.model_path = path
+
+    def _train(self, engine: RoundEngine) -> tuple[int, float | None]:
+        from monai.bundle import ConfigWorkflow
+
+        folder = engine.round_dir
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed training left
+        folder.mkdir(parents=True)
+        self._samples(engine).to_parquet(folder / "train.parquet")
+        self._val_index.to_parquet(folder / "val.parquet")
+        overrides = {
+            **self._overrides,
+            "train_samples": str(folder / "train.parquet"),
+            "val_samples": str(folder / "val.parquet"),
+            "output_dir": str(folder),
+            "checkpoint": self._start(engine),
+            "seed": int(engine.generator("train").integers(2**31)),
+        }
+        workflow = ConfigWorkflow(self._config_file, workflow_type="train", logging_file=False, **overrides)
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+        if not (folder / MODEL_FILE).is_file():
+            raise ConfigError(f"training left no {MODEL_FILE} in {folder}; its configuration must save the best epoch there")
+        trainer = workflow.parser.get_parsed_content("train#trainer")
+        evaluator = workflow.parser.get_parsed_content("validate#evaluator")
+        best = evaluator.state.best_metric
+        return int(trainer.state.epoch), float(best) if evaluator.state.key_metric_name == "val_loss" else None
+
+    def _samples(self, engine: RoundEngine) -> pd.DataFrame:
+        labels = engine.ledger.labels(before_round=engine.round).dropna(subset=["class_given"]).set_index("sample_id")
+        rows = self._index[self._index["id"].isin(labels.index)].copy()
+        rows["class"] = labels.loc[rows["id"], "class_given"].to_numpy()
+        return rows.sort_values("id").reset_index(drop=True)
+
+    def _start(self, engine: RoundEngine) -> str | None:
+        if engine.round > 1 and self._warm_start:
+            return str(engine.output_dir / "rounds" / f"round_{engine.round - 1:03d}" / MODEL_FILE)
+        return self._initial_checkpoint
+
+    def _check_overrides(self) -> None:
+        from monai.bundle import ConfigParser
+
+        known = set(ConfigParser.load_config_files(self._config_file))
+        for name in self._overrides:
+            if name.split("#")[0].split("::")[0] not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean '{close[0]}'?" if close else ""
+                raise ConfigError(f"the training configuration has no id '{name}'{hint}")
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with Path(path).open("rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
