@@ -11,7 +11,10 @@ from tral_monai.strategies.registry import register
 
 @register
 class Random(Strategy):
-    """A uniform sample of the pool, without replacement. Every score is 0."""
+    """A uniform sample of the pool, without replacement. Every score is 0.
+
+    Source: none; the control.
+    """
 
     name = "random"
 
