@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from tral_monai.command_line import check_command_line
+from tral_monai.errors import ConfigError
+
+PROGRAM = "somewhere/monai/bundle/__main__.py"
+
+
+@pytest.fixture
+def configs(tmp_path):
+    (tmp_path / "a.yaml").write_text("budget: 5\nnested: {inner: 1}\n")
+    (tmp_path / "b.yaml").write_text("rounds: 3\n")
+    return f"['{tmp_path}/a.yaml','{tmp_path}/b.yaml']"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--budget", "7", "--rounds=2"],
+        ["--nested#inner", "2"],
+        ["--nested::inner", "2"],
+        ["--meta_file", "x.json", "--bundle_root", "here"],
+        ["--budget", "-3"],
+    ],
+)
+def test_known_options_pass(configs, options):
+    check_command_line([PROGRAM, "run", "--config_file", configs, *options])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--bugdet", "unknown option --bugdet: did you mean --budget"), ("--zzz=1", "unknown option --zzz: .*first lines")],
+)
+def test_a_mistyped_option_is_refused(configs, option, message):
+    with pytest.raises(ConfigError, match=message):
+        check_command_line([PROGRAM, "run", "--config_file", configs, option, "7"])
+
+
+def test_one_config_file_is_a_plain_string(tmp_path):
+    (tmp_path / "a.yaml").write_text("budget: 5\n")
+    with pytest.raises(ConfigError, match="--rounds"):
+        check_command_line([PROGRAM, "run", f"--config_file={tmp_path}/a.yaml", "--rounds", "1"])
+
+
+@pytest.mark.parametrize("argv", [["pytest", "run", "--x"], [PROGRAM, "ckpt_export", "--x"], [PROGRAM], []])
+def test_other_processes_are_left_alone(argv):
+    check_command_line(argv)
