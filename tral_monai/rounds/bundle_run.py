@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle's workflow run inside this process, for scripts that run several of them."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tral_monai.errors import ConfigError
+
+
+def run_workflow(config_files: Sequence[str | Path], **overrides: Any) -> Any:
+    """Initialise, run and finalise a bundle's workflow, as ``python -m monai.bundle run`` does.
+
+    Args:
+        config_files: configurations, of which later ones override earlier ones.
+        **overrides: values for their ids; each must be an id that the configurations have.
+
+    Returns:
+        The finished ``monai.bundle.ConfigWorkflow``; its ``parser`` gives the objects that it made.
+
+    Raises:
+        ConfigError: a file is missing, or an override names an unknown id.
+    """
+    missing = [str(path) for path in config_files if not Path(path).is_file()]
+    if missing:
+        raise ConfigError(f"there is no configuration {missing}; expected YAML or JSON files")
+    from monai.bundle import ConfigParser, ConfigWorkflow
+
+    files = [str(path) for path in config_files]
+    unknown = sorted(set(overrides) - set(ConfigParser.load_config_files(files)))
+    if unknown:
+        raise ConfigError(f"the configurations {[Path(f).name for f in files]} have no id {unknown}")
+    # MONAI warns once for every parse that overlays lie in another folder than the first file, which is how they are used.
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
+        workflow = ConfigWorkflow(files, workflow_type=None, logging_file=False, **overrides)
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+    return workflow
