@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoint files of TriCNN: ``{"model": weights, "contract": what they are for}``."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tral_monai.errors import CheckpointError
+from tral_monai.networks.contract import check_contract
+from tral_monai.networks.tri_cnn import TriCNN
+from tral_monai.networks.weights import read_weights
+
+
+def save_checkpoint(path: str | os.PathLike[str], network: TriCNN) -> Path:
+    """Writes a checkpoint so that the file is either the old one or the whole new one, whenever the process dies.
+
+    Args:
+        path: ``.pt`` or ``.pth`` file; its folder must exist.
+        network: What to save.
+
+    Returns:
+        The path.
+
+    Raises:
+        CheckpointError: Another suffix.
+    """
+    target = Path(path)
+    if target.suffix not in (".pt", ".pth"):
+        raise CheckpointError(f"a checkpoint must be a .pt or .pth file, but is {target.name!r}")
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save({"model": network.state_dict(), "contract": network.contract.state_dict()}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu", frozen: bool | None = None
+) -> TriCNN:
+    """Rebuilds a network from a checkpoint alone; the file of its start weights is not needed.
+
+    Args:
+        path: A file from :func:`save_checkpoint` or MONAI's ``CheckpointSaver`` with ``model`` and ``contract``.
+        map_location: Device of the network.
+        frozen: Overrides what the checkpoint says.
+
+    Returns:
+        The network in evaluation mode.
+
+    Raises:
+        CheckpointError: The file is not such a checkpoint, or its weights do not fit its contract.
+    """
+    file = Path(path)
+    loaded = _read(file)
+    contract = check_contract(loaded["contract"])
+    network = TriCNN.from_contract(contract if frozen is None else {**contract, "frozen": frozen})
+    try:
+        network.load_state_dict(loaded["model"])
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights in {file.name} do not fit the contract in it: {error}") from error
+    return network.to(map_location).eval()
+
+
+def read_contract(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads what a checkpoint is for: classes, backbone, normalisation, magnifications and so on.
+
+    Args:
+        path: The checkpoint file.
+
+    Raises:
+        CheckpointError: The file is not a checkpoint with a contract.
+    """
+    return check_contract(_read(Path(path))["contract"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {os.fspath(path)!r}; check the path")
+    loaded = read_weights(path)
+    if not {"model", "contract"} <= set(loaded):
+        raise CheckpointError(
+            f"{path.name} must hold 'model' and 'contract', but holds {sorted(map(str, loaded))[:5]}; "
+            "a state dict alone does not say what its outputs mean: build TriCNN by hand, load it, and save it with "
+            "save_checkpoint"
+        )
+    return loaded

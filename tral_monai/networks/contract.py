@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a checkpoint of TriCNN promises besides its weights, and the check that a network keeps that promise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tral_monai import __version__
+from tral_monai.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from tral_monai.networks.tri_cnn import TriCNN
+
+FORMAT = "tral_monai.TriCNN"
+FORMAT_VERSION = 1
+
+# What has to be equal for weights to mean the same thing, with the reason that a mismatch is told with.
+_MUST_AGREE = {
+    "classes": "the outputs would be read as other classes",
+    "backbone": "the weights are of another architecture",
+    "hidden": "the classifier has other layers",
+    "normalization": "the network would see other pixel values than it was trained on",
+    "magnifications": "the branches would see other fields of view",
+    "tile_px": "the branches would see other fields of view",
+    "share_weights": "the number of backbones differs",
+    "feature_norm": "the classifier would see other feature values",
+}
+
+
+class Contract:
+    """The part of a checkpoint that says what the weights are for; saved and loaded beside them by MONAI's handlers.
+
+    Give it to ``CheckpointSaver(save_dict={"model": net, "contract": net.contract})`` and
+    ``CheckpointLoader(load_dict={"model": net, "contract": net.contract})``.
+
+    Args:
+        network: The network that the contract is about.
+    """
+
+    def __init__(self, network: TriCNN) -> None:
+        self.network = network
+
+    def state_dict(self) -> dict[str, Any]:
+        """The contract as plain Python values, which ``torch.load(weights_only=True)`` can read."""
+        net = self.network
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "package_version": __version__,
+            "classes": list(net.classes),
+            "backbone": net.backbone,
+            "hidden": list(net.hidden),
+            "dropout": float(net.dropout),
+            "normalization": {"mean": list(net.normalization.mean), "std": list(net.normalization.std)},
+            "magnifications": list(net.magnifications),
+            "tile_px": net.tile_px,
+            "share_weights": net.share_weights,
+            "feature_norm": net.feature_norm,
+            "frozen": net.frozen,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Checks that a checkpoint was made for a network like this one; changes nothing.
+
+        Dropout, ``frozen`` and the package's version may differ: they do not change what trained weights mean.
+
+        Args:
+            state_dict: What :meth:`state_dict` gave when the checkpoint was written.
+
+        Raises:
+            CheckpointError: It was not; the message names every difference.
+        """
+        theirs = check_contract(state_dict)
+        ours = self.state_dict()
+        differences = [
+            f"{key}: the checkpoint has {theirs[key]!r}, this network {ours[key]!r} ({why})"
+            for key, why in _MUST_AGREE.items()
+            if theirs[key] != ours[key]
+        ]
+        if differences:
+            raise CheckpointError(
+                "the checkpoint does not fit this network; "
+                + "; ".join(differences)
+                + ". Build the network as the checkpoint says (tral_monai.networks.checkpoint.load_checkpoint does) "
+                "or choose another checkpoint"
+            )
+
+
+def check_contract(contract: object) -> dict[str, Any]:
+    """Checks that a value read from a file is a contract that this version understands.
+
+    Args:
+        contract: The value under the key ``contract`` of a checkpoint.
+
+    Returns:
+        The same mapping as a dict.
+
+    Raises:
+        CheckpointError: It is something else, of a newer format, or incomplete.
+    """
+    if not isinstance(contract, Mapping) or contract.get("format") != FORMAT:
+        raise CheckpointError(
+            f"a checkpoint's contract must be a mapping with format {FORMAT!r}, but is {_short(contract)}; "
+            "write checkpoints with {'model': net, 'contract': net.contract}"
+        )
+    version = contract.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"the checkpoint has format version {version!r}, this package ({__version__}) reads {FORMAT_VERSION}; "
+            f"it was written by tral_monai {contract.get('package_version', 'of unknown version')}: use that version"
+        )
+    missing = sorted((set(_MUST_AGREE) | {"dropout", "frozen"}) - set(contract))
+    if missing:
+        raise CheckpointError(f"the checkpoint's contract lacks {', '.join(missing)}; write the checkpoint again")
+    return dict(contract)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TRI-CNN: one feature extractor per magnification, their pooled features side by side, one classifier."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from tral_monai.errors import CheckpointError, ConfigError
+from tral_monai.networks.backbones import build_backbone, default_normalization, resolve_backbone
+from tral_monai.networks.contract import Contract, check_contract
+from tral_monai.networks.normalization import NormalizationLike, resolve_normalization
+
+FeatureNorm = Literal["none", "batch"]
+
+
+class TriCNN(nn.Module):
+    """Multiscale tissue classifier of TRI-AL (Fuster et al. 2023), adopted there from Wetteland et al.
+
+    By default the paper's network: three weight-independent VGG16 without classifier, global average pool (512 each),
+    concatenated in the order 40x, 10x, 2.5x, then Dense 4096 ReLU, dropout, Dense 4096 ReLU, dropout, Dense classes.
+    With six classes it has 67,245,510 parameters. The output is logits; the paper's softmax belongs to the loss or
+    to the caller.
+
+    The network takes raw RGB (0 to 255) and normalises inside, so whatever runs it (a bundle, MONAI Label,
+    a TorchScript file) feeds the same pixels. It also takes a (B, F) matrix of features cached by
+    :meth:`features`, which skips the backbones: with ``frozen=True`` both ways give the same logits.
+
+    Args:
+        classes: Class names in the order of the outputs, at least two, no name twice.
+        backbone: ``torchvision:NAME``, ``timm:NAME``, or a bare name (torchvision's if it has one, else timm's).
+        pretrained_path: Where the start weights are: one backbone's ``.pt``, ``.pth`` or ``.safetensors`` (loaded into
+            every branch), a whole TriCNN checkpoint, or ``package:NAME`` for weights inside an installed Python
+            package (see :mod:`tral_monai.networks.weights`). None: random weights.
+        hidden: Widths of the classifier's hidden layers; () gives a linear classifier. The default is the paper's.
+        dropout: Probability of dropping a unit after each hidden layer (of a feature, where there is no hidden
+            layer). 0.4 as in the authors' active-learning code. Also an attribute that can be set at any time.
+        frozen: The backbones stay as they are: no gradients, evaluation mode even in training. The authors' first
+            TRI-CNN was frozen; TRI-AL trains everything, which is the default.
+        normalization: ``"raw255"`` (RGB as it is, the paper's), ``"imagenet"``, ``"minus_one_one"``, ``"unit"``, a
+            mapping with ``mean`` and ``std`` in grey levels, or ``"auto"``: raw255 for torchvision's VGG16, else what
+            the backbone's own pretrained weights expect.
+        share_weights: One backbone for all magnifications, for small memory. The paper's branches are independent.
+        feature_norm: ``"batch"`` standardises each feature by its running mean and variance before the classifier (no
+            parameters). Pooled features of a frozen backbone differ in scale by orders of magnitude, on which SGD
+            creeps. ``"none"`` is the paper's.
+        magnifications: Objective powers of the input's RGB triples in their order (mpp = 10 / magnification). One
+            branch each.
+        tile_px: Side of a tile in pixels. 128 is the paper's.
+        seed: Seed of the random weights; leaves PyTorch's global generator untouched. None uses the global generator.
+
+    Attributes:
+        backbone: Full name of the backbone.
+        num_features: F, the length of a feature vector (1536 by default).
+        normalization: The numbers that ``normalization`` stood for.
+
+    Raises:
+        ConfigError: A setting is unknown or out of range.
+        CheckpointError: ``pretrained_path`` does not fit.
+        MissingExtraError: The package that ``package:NAME`` names is not installed.
+    """
+
+    # TorchScript would try to compile properties.
+    __jit_unused_properties__: ClassVar[list[str]] = ["dropout", "contract"]
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        *,
+        backbone: str = "vgg16",
+        pretrained_path: str | os.PathLike[str] | None = None,
+        hidden: Sequence[int] = (4096, 4096),
+        dropout: float = 0.4,
+        frozen: bool = False,
+        normalization: NormalizationLike = "auto",
+        share_weights: bool = False,
+        feature_norm: FeatureNorm = "none",
+        magnifications: Sequence[float] = (40.0, 10.0, 2.5),
+        tile_px: int = 128,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.classes: tuple[str, ...] = _checked_classes(classes)
+        self.backbone: str = resolve_backbone(backbone)
+        self.hidden: tuple[int, ...] = _checked_hidden(hidden)
+        self.magnifications: tuple[float, ...] = _checked_magnifications(magnifications)
+        self.tile_px: int = int(tile_px)
+        self.share_weights: bool = bool(share_weights)
+        self.frozen: bool = bool(frozen)
+        if feature_norm not in ("none", "batch"):
+            raise ConfigError(f"feature_norm must be 'none' or 'batch', but is {feature_norm!r}")
+        self.feature_norm: str = feature_norm
+        self.normalization = resolve_normalization(normalization, auto=default_normalization(self.backbone))
+        self.num_scales: int = len(self.magnifications)
+        dropout = _checked_dropout(dropout)
+
+        with _seeded(seed):
+            branches = [build_backbone(self.backbone, tile_px=self.tile_px)]
+            branches += [
+                build_backbone(self.backbone, tile_px=self.tile_px)
+                for _ in range(0 if self.share_weights else self.num_scales - 1)
+            ]
+            self.branches = nn.ModuleList(module for module, _ in branches)
+            self.num_features: int = branches[0][1] * self.num_scales
+            self.head = _build_head(self.num_features, self.hidden, len(self.classes), dropout, feature_norm)
+        # Buffers, so that a model loaded by its weights alone also sees the pixels that it was trained on.
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        self.register_buffer("mean", torch.tensor(self.normalization.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(self.normalization.std).view(1, 3, 1, 1))
+
+        if pretrained_path is not None:
+            from tral_monai.networks.weights import load_pretrained
+
+            load_pretrained(self, pretrained_path)
+        if self.frozen:
+            self.branches.requires_grad_(False)
+            self.branches.eval()
+
+    @classmethod
+    def from_contract(cls, contract: Mapping[str, Any]) -> TriCNN:
+        """Builds the network that a checkpoint's contract describes, with random weights.
+
+        Args:
+            contract: ``network.contract.state_dict()`` of the network that was saved.
+
+        Raises:
+            CheckpointError: The contract is not one, or names a backbone that the installed libraries lack.
+        """
+        read = check_contract(contract)
+        keys = ("backbone", "hidden", "dropout", "frozen", "normalization", "share_weights")
+        try:
+            options = {key: read[key] for key in (*keys, "feature_norm", "magnifications", "tile_px")}
+            return cls(read["classes"], seed=0, **options)
+        except ConfigError as error:
+            raise CheckpointError(f"no network can be built from the checkpoint's contract: {error}") from error
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits of tile triplets, or of features cached from them.
+
+        Args:
+            image: (B, 3 * scales, H, W), RGB of each magnification in turn, uint8 or float on the scale 0 to 255; or
+                (B, F) float, what :meth:`features` returned.
+
+        Returns:
+            (B, C) float logits, in the order of ``classes``.
+        """
+        if image.dim() == 2:
+            return self.head(image.to(self.mean.dtype))
+        return self.head(self.features(image))
+
+    @torch.jit.export
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        """Pooled features of every branch side by side, before ``feature_norm``.
+
+        Args:
+            image: (B, 3 * scales, H, W), uint8 or float on the scale 0 to 255.
+
+        Returns:
+            (B, F) float; detached where the backbones are frozen.
+        """
+        if image.dim() != 4 or image.shape[1] != 3 * self.num_scales:
+            raise ValueError(
+                f"expected (B, {3 * self.num_scales}, H, W): RGB at {self.num_scales} magnifications, "
+                f"or (B, {self.num_features}) cached features, but got {list(image.shape)}"
+            )
+        if self.frozen:
+            with torch.no_grad():
+                return self._branch_features(image)
+        return self._branch_features(image)
+
+    def _branch_features(self, image: torch.Tensor) -> torch.Tensor:
+        pooled: list[torch.Tensor] = []
+        if self.share_weights:
+            for branch in self.branches:
+                for scale in range(self.num_scales):
+                    pooled.append(branch(self._normalized(image, scale)))
+        else:
+            for scale, branch in enumerate(self.branches):
+                pooled.append(branch(self._normalized(image, scale)))
+        return torch.cat(pooled, dim=1)
+
+    def _normalized(self, image: torch.Tensor, scale: int) -> torch.Tensor:
+        rgb = image[:, 3 * scale : 3 * scale + 3].to(self.mean.dtype)
+        return (rgb - self.mean) / self.std
+
+    def train(self, mode: bool = True) -> TriCNN:
+        """Sets training mode, except for the backbones where they are frozen."""
+        super().train(mode)
+        if self.frozen:
+            self.branches.eval()
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Silently taking over another normalisation would leave `contract` telling a lie.
+        for name in ("mean", "std"):
+            theirs, ours = state_dict.get(prefix + name), getattr(self, name)
+            if theirs is not None and not torch.allclose(
+                theirs.float().cpu(), ours.float().cpu(), rtol=1e-2, atol=1e-3
+            ):
+                raise CheckpointError(
+                    f"the weights were trained with normalisation {name} {theirs.flatten().tolist()}, but this network "
+                    f"has {ours.flatten().tolist()}; build it with the checkpoint's normalization"
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @property
+    def dropout(self) -> float:
+        """Probability of every dropout layer; MONAI Label's epistemic scoring sets it."""
+        return float(next(m.p for m in self.head if isinstance(m, nn.Dropout)))
+
+    @dropout.setter
+    def dropout(self, probability: float) -> None:
+        for module in self.head:
+            if isinstance(module, nn.Dropout):
+                module.p = _checked_dropout(probability)
+
+    @property
+    def contract(self) -> Contract:
+        """What belongs beside the weights in a checkpoint."""
+        return Contract(self)
+
+    def feature_fingerprint(self) -> str:
+        """SHA-256 of everything that decides what :meth:`features` returns: the key of a feature cache.
+
+        Returns:
+            64 hexadecimal digits. Equal on every device; changes with any backbone weight.
+        """
+        settings = {
+            k: self.contract.state_dict()[k] for k in ("backbone", "normalization", "magnifications", "tile_px")
+        }
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for name, tensor in self.branches.state_dict().items():
+            digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+
+def _build_head(
+    num_features: int, hidden: tuple[int, ...], num_classes: int, dropout: float, feature_norm: str
+) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    if feature_norm == "batch":
+        layers.append(nn.BatchNorm1d(num_features, affine=False))
+    if not hidden:
+        layers.append(nn.Dropout(dropout))
+    width = num_features
+    for units in hidden:
+        layers += [_dense(width, units), nn.ReLU(), nn.Dropout(dropout)]
+        width = units
+    layers.append(_dense(width, num_classes))
+    return nn.Sequential(*layers)
+
+
+def _dense(inputs: int, outputs: int) -> nn.Linear:
+    """A layer that starts as Keras's ``Dense`` does (Glorot uniform, zero bias), in which TRI-CNN was written."""
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _checked_classes(classes: Iterable[str]) -> tuple[str, ...]:
+    names = () if isinstance(classes, str) else tuple(classes)
+    if len(names) < 2 or not all(isinstance(n, str) and n for n in names):
+        raise ConfigError(f"classes must be a list of at least two names, but is {classes!r}")
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise ConfigError(f"classes must differ, but {', '.join(twice)} stands more than once in {list(names)!r}")
+    return names
+
+
+def _checked_hidden(hidden: Sequence[int]) -> tuple[int, ...]:
+    if not all(isinstance(u, int) and u > 0 for u in hidden):
+        raise ConfigError(f"hidden must be a list of layer widths above 0 (may be empty), but is {hidden!r}")
+    return tuple(hidden)
+
+
+def _checked_magnifications(magnifications: Sequence[float]) -> tuple[float, ...]:
+    values = tuple(float(m) for m in magnifications)
+    if not values or min(values) <= 0 or len(set(values)) != len(values):
+        raise ConfigError(f"magnifications must be different numbers above 0, but are {magnifications!r}")
+    return values
+
+
+def _checked_dropout(dropout: float) -> float:
+    if not 0.0 <= float(dropout) < 1.0:
+        raise ConfigError(f"dropout must be at least 0 and below 1, but is {dropout!r}")
+    return float(dropout)
+
+
+@contextlib.contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
