@@ -22,6 +22,10 @@ VARIANTS: list[tuple[str, dict[str, object]]] = [
     ("tri_al_entropy", {"candidates": "uniform"}),
     ("tri_al_entropy", {"candidates": "all"}),
     ("balanced", {"by": "predicted"}),
+    ("clue", {"temperature": 2.0}),
+    ("tri_al_quota", {"diversity": "clue"}),
+    ("tri_al_quota", {"diversity": "kcenter"}),
+    ("tri_al_quota", {"smoothing": "none"}),
 ]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}".rstrip("-") for name, options in VARIANTS]
 

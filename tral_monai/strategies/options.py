@@ -32,10 +32,3 @@ def whole(strategy: str, option: str, value: object, *, low: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise ConfigError(f"{strategy}: {option} must be a whole number of at least {low}, but is {value!r}.")
     return value
-
-
-def flag(strategy: str, option: str, value: object) -> bool:
-    """Return `value`; raise ConfigError unless it is true or false."""
-    if not isinstance(value, bool):
-        raise ConfigError(f"{strategy}: {option} must be true or false, but is {value!r}.")
-    return value

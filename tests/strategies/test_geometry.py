@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from threadpoolctl import threadpool_info
+
+from tral_monai.strategies import geometry
+from tral_monai.strategies.geometry import (
+    centred,
+    greedy_cover,
+    k_means,
+    nearest_rows,
+    single_thread,
+    squared_to_nearest,
+)
+
+
+def _line(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float32)[:, None]
+
+
+def test_centring_keeps_distances_of_points_with_a_large_common_offset() -> None:
+    points = np.array([[1e6, 0.0], [1e6 + 3, 4.0]])
+    x, y = centred(points, points[:1])
+    assert x.dtype == np.float32
+    assert squared_to_nearest(x, y).tolist() == pytest.approx([0, 25], abs=1e-4)
+
+
+def test_nearest_distance_against_scipy_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geometry, "_CHUNK", 50)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(37, 5)).astype(np.float32), rng.normal(size=(11, 5)).astype(np.float32)
+    np.testing.assert_allclose(squared_to_nearest(x, y), cdist(x, y).min(axis=1) ** 2, rtol=1e-4)
+
+
+def test_cover_by_hand() -> None:
+    # Labelled at 0: the farthest of 1, 2, 9, 10, 5 is 10; then 5 (5 from both); then 2 (2 from 0), 9 and 1 are 1 away.
+    x = _line(1, 2, 9, 10, 5)
+    rows, radii = greedy_cover(x, 3, squared_to_nearest(x, _line(0)))
+    assert rows.tolist() == [3, 4, 1]
+    assert radii.tolist() == pytest.approx([10, 5, 2])
+
+
+def test_cover_without_labels_starts_at_the_middle() -> None:
+    rows, radii = greedy_cover(_line(-5, -0.5, 5.5), 3, None)
+    assert rows.tolist() == [1, 2, 0]
+    assert radii.tolist() == pytest.approx([0, 6, 4.5])
+
+
+def test_cover_takes_identical_points_once_each() -> None:
+    rows, _ = greedy_cover(np.zeros((4, 3), dtype=np.float32), 4, None)
+    assert sorted(rows.tolist()) == [0, 1, 2, 3]
+
+
+def test_nearest_rows_are_distinct(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geometry, "_CHUNK", 4)
+    x = _line(0, 1, 10, 11)
+    assert nearest_rows(x, _line(0.1, 0.2, 10.9)).tolist() == [0, 1, 3]
+
+
+def test_k_means_finds_separated_groups() -> None:
+    x = _line(0, 0.1, 50, 50.1, 99, 99.1)
+    centres, labels = k_means(x, 3, np.random.default_rng(0))
+    assert sorted(centres[:, 0].tolist()) == pytest.approx([0.05, 50.05, 99.05], abs=1e-3)
+    assert labels[0] == labels[1] != labels[2]
+
+
+def test_weights_pull_the_centroid() -> None:
+    centres, _ = k_means(_line(0, 10), 1, np.random.default_rng(0), weights=np.array([3.0, 1.0]))
+    assert centres[0, 0] == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+def test_zero_weights_still_give_k_clusters(weights: list[float]) -> None:
+    centres, labels = k_means(_line(0, 10, 20), 3, np.random.default_rng(0), weights=np.array(weights))
+    assert np.isfinite(centres).all()
+    assert sorted(labels.tolist()) == [0, 1, 2]
+
+
+def test_large_problems_go_by_mini_batches() -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.integers(0, 4, size=(20_001, 1)) * 10 + rng.normal(size=(20_001, 1)) * 0.1).astype(np.float32)
+    centres, labels = k_means(x, 1000, rng)
+    assert centres.shape == (1000, 1)
+    assert np.abs(x - centres[labels]).max() < 1
+
+
+def test_one_thread_inside_and_the_setting_back_outside() -> None:
+    before = [pool["num_threads"] for pool in threadpool_info()]
+    with single_thread():
+        assert all(pool["num_threads"] == 1 for pool in threadpool_info())
+    assert [pool["num_threads"] for pool in threadpool_info()] == before
