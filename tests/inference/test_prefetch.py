@@ -54,7 +54,7 @@ def test_an_error_comes_after_the_items_before_it() -> None:
 def test_leaving_early_stops_the_thread() -> None:
     items = prefetch(iter(int, 1), depth=1)  # endless
     next(items)
-    items.close()  # type: ignore[attr-defined]
+    items.close()
     assert not readers()
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from tral_monai.errors import ConfigError
 
@@ -21,21 +21,20 @@ PAPER_COLOURS: dict[str, Rgb] = {
 }
 NOT_ANALYSED_COLOUR: Rgb = (255, 225, 25)  # must catch the eye and be no tissue's colour
 
-# Paul Tol's "bright" and "muted" schemes without their greys: distinct with every common colour blindness, and
-# reordered so that the first ones lie far from the paper's colours.
+# Colours that stay apart with every common colour blindness, from Paul Tol's "bright" and "muted" schemes and, for
+# the orange, Okabe and Ito's. Which of them is used first depends on what is taken already.
 _OTHERS: tuple[Rgb, ...] = (
+    (230, 159, 0),
+    (68, 170, 153),
     (238, 102, 119),
-    (34, 136, 51),
-    (68, 119, 170),
-    (204, 187, 68),
-    (136, 34, 85),
     (102, 204, 238),
-    (51, 34, 136),
+    (34, 136, 51),
+    (136, 34, 85),
     (153, 153, 51),
     (170, 51, 119),
-    (68, 170, 153),
-    (17, 119, 51),
     (221, 204, 119),
+    (51, 34, 136),
+    (17, 119, 51),
 )
 
 
@@ -52,26 +51,34 @@ def class_colours(names: Iterable[str], given: Mapping[str, Iterable[int]] | Non
     Raises:
         ConfigError: a given colour is not three whole numbers from 0 to 255.
     """
-    chosen = {name: _checked(name, colour) for name, colour in (given or {}).items()}
+    fixed = {**PAPER_COLOURS, "Not analysed": NOT_ANALYSED_COLOUR}
+    fixed.update({name: _checked(name, colour) for name, colour in (given or {}).items()})
+    wanted = list(dict.fromkeys(names))
+    taken = [fixed[name] for name in wanted if name in fixed]
     result: dict[str, Rgb] = {}
-    fallback = 0
-    for name in names:
-        if name in chosen:
-            result[name] = chosen[name]
-        elif name in PAPER_COLOURS:
-            result[name] = PAPER_COLOURS[name]
-        elif name == "Not analysed":
-            result[name] = NOT_ANALYSED_COLOUR
-        else:
-            result[name] = _other(fallback)
-            fallback += 1
+    for name in wanted:
+        if name not in fixed:
+            taken.append(_farthest(taken))
+        result[name] = fixed.get(name, taken[-1])
     return result
 
 
-def _other(number: int) -> Rgb:
-    colour = _OTHERS[number % len(_OTHERS)]
-    lap = number // len(_OTHERS)  # after one lap the colours come again, darker each time
-    return tuple(int(part * 0.75**lap) for part in colour)  # type: ignore[return-value]
+def _farthest(taken: list[Rgb]) -> Rgb:
+    """The colour that is least like all those taken; after every lap they come again, darker each time."""
+    lap = 0
+    while True:
+        candidates = [tuple(int(part * 0.75**lap) for part in colour) for colour in _OTHERS]
+        left = [colour for colour in candidates if colour not in taken]
+        if left:
+            return max(left, key=lambda colour: min((_distance(colour, other) for other in taken), default=0.0))  # type: ignore[return-value]
+        lap += 1
+
+
+def _distance(first: Sequence[int], second: Sequence[int]) -> float:
+    """How different two colours look ("redmean", a weighted RGB distance that is close enough to choose by)."""
+    red = (first[0] + second[0]) / 2
+    weights = (2 + red / 256, 4.0, 2 + (255 - red) / 256)
+    return sum(weight * (a - b) ** 2 for weight, a, b in zip(weights, first, second, strict=True))
 
 
 def _checked(name: str, colour: Iterable[int]) -> Rgb:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 from tral_monai.errors import ConfigError
@@ -14,7 +14,7 @@ T = TypeVar("T")
 _LOOK_SECONDS = 0.1  # how often a full queue looks whether the reader of the items has gone
 
 
-def prefetch(items: Iterable[T], *, depth: int = 2) -> Iterator[T]:
+def prefetch(items: Iterable[T], *, depth: int = 2) -> Generator[T, None, None]:
     """Yield the items of an iterable that runs in a thread of its own.
 
     Order is kept. An error of the iterable is raised here, after the items before it. Closing the generator, or
@@ -32,10 +32,14 @@ def prefetch(items: Iterable[T], *, depth: int = 2) -> Iterator[T]:
     """
     if depth < 0:
         raise ConfigError(f"depth must be 0 or more, but is {depth}")
-    return _threaded(items, depth) if depth else iter(items)
+    return _threaded(items, depth) if depth else _direct(items)
 
 
-def _threaded(items: Iterable[T], depth: int) -> Iterator[T]:
+def _direct(items: Iterable[T]) -> Generator[T, None, None]:
+    yield from items
+
+
+def _threaded(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     waiting: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
 

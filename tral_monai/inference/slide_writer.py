@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What handlers of a slide run share: its events, the result of one slide, and the base of the writers."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ignite.engine import EventEnum
+
+from tral_monai.inference.atomic_file import atomic_path
+
+if TYPE_CHECKING:
+    from tral_monai.inference.slide_evaluator import SlideEvaluator
+    from tral_monai.slides.slide import Slide
+
+
+class SlideEvents(EventEnum):
+    """Moments in the work on one slide, in their order; a failed or skipped slide has none of the last two."""
+
+    TILES_COMPLETED = "tiles_completed"
+    """Some tiles are done: ``state.tiles_done`` of ``state.tiles_total``."""
+    MAPPED = "mapped"
+    """``state.result.prediction`` is there and the slide is still open as ``state.slide``: time to write files."""
+    WRITTEN = "written"
+    """All files of the slide are there except the one that says so."""
+
+
+@dataclasses.dataclass
+class SlideResult:
+    """One slide of a run.
+
+    Attributes:
+        name: file name of the slide, without its folder.
+        stem: first part of the names of its files.
+        status: ``mapped``, ``skipped`` (finished in an earlier run) or ``failed``.
+        prediction: the mapper's result where it was mapped now.
+        error: why it failed, without folders.
+        seconds: wall-clock seconds spent on it.
+        record: what its provenance file holds, once written or read.
+    """
+
+    name: str
+    stem: str
+    status: Literal["mapped", "skipped", "failed"] = "mapped"
+    prediction: Any = None
+    error: str | None = None
+    seconds: float = 0.0
+    record: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class SlideWriter:
+    """Base of the handlers that write one file per slide, whole or not at all.
+
+    A subclass sets ``suffix`` and implements :meth:`write`. Writers run in the order in which they are attached.
+    """
+
+    suffix: str
+
+    def attach(self, engine: SlideEvaluator) -> None:
+        """Bind to the moment when a slide is mapped, and let a later run know which file to expect.
+
+        Args:
+            engine: the evaluator whose slides to write.
+        """
+        engine.expect_file(self.suffix)
+        engine.add_event_handler(SlideEvents.MAPPED, self)
+
+    def __call__(self, engine: SlideEvaluator) -> None:
+        """Write the current slide's file.
+
+        Args:
+            engine: the evaluator.
+        """
+        result: SlideResult = engine.state.result
+        with atomic_path(engine.output_dir / f"{result.stem}{self.suffix}") as path:
+            self.write(path, engine.state.slide, result.prediction)
+
+    def write(self, path: Path, slide: Slide, prediction: Any) -> None:
+        """Write the file of one slide.
+
+        Args:
+            path: where to write; it becomes the final file when this returns.
+            slide: the slide, open.
+            prediction: what the mapper made of it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement write()")

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a slide to its tissue map: mask, blocks of tiles read ahead, batches through the model, rules, map."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.inferers.inferer import Inferer, SimpleInferer
+from monai.networks.utils import eval_mode
+
+from tral_monai.errors import CheckpointError, ConfigError, SlideReadError
+from tral_monai.inference.map_classes import MapClasses, decide
+from tral_monai.inference.prefetch import prefetch
+from tral_monai.inference.resilient_reading import ResilientReading
+from tral_monai.inference.tile_grid import TileGrid
+from tral_monai.inference.tissue_map import TissueMap
+from tral_monai.slides.magnification import MAGNIFICATIONS, TILE_PX, level0_per_tile
+from tral_monai.slides.slide import Slide
+from tral_monai.slides.tissue import tissue_mask
+from tral_monai.slides.triplets import TripletReader
+
+Progress = Callable[[int, int], None]
+_BLOCK_TILES = 256  # one block of triplets is 38 MB; the queue, the reader and the model hold about four of them
+
+
+class TissueMapper:
+    """Maps slides with one network. Memory does not grow with the slide, except for a few bytes per tile.
+
+    The rules are those of the TRI-AL authors' inference code (see :func:`tral_monai.inference.map_classes.decide`);
+    tiles without tissue become background without asking the model, and tiles that cannot be decoded are marked as
+    not analysed.
+
+    Args:
+        network: gives (B, C) logits for (B, 9, 128, 128) raw RGB, uint8.
+        classes: names of its outputs; by default ``network.classes``.
+        inferer: MONAI inferer that runs the network on a batch; ``SimpleInferer`` by default.
+        device: where the network runs; it is moved there.
+        batch_size: tiles per forward pass; at most 256 are used at once.
+        undefined_below: a tile whose largest probability is lower is undefined; 0 turns the rule off.
+        damaged_at_least: probability that the class ``Damaged`` needs, where the model has it; 0 turns the rule off.
+        background_class: name of the class of tiles without tissue.
+        tissue_method: see :func:`tral_monai.slides.tissue.tissue_mask`.
+        min_tissue_coverage: share of a tile that must be tissue for the model to look at it. At 0.5 border tiles count
+            as tissue where most of them is, so that areas are neither too large nor too small on average.
+        stride_px: distance of tiles in pixels at 40x, and so what one pixel of the map stands for.
+        magnifications: of the tiles of one centre; by default the network's own, else the paper's 40x, 10x, 2.5x.
+        tile_px: side of a tile; by default the network's own, else 128.
+        keep_probabilities: keep all probabilities (2 bytes per tile and class), not only that of the class shown.
+        read_ahead: blocks that the reading thread may be ahead; 0 reads in the calling thread.
+        channels_last: memory format of the network's weights and of the batches; faster on most devices, and the same
+            numbers up to rounding.
+
+    Raises:
+        ConfigError: a setting is out of range, or no class names are known.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        classes: Sequence[str] | None = None,
+        *,
+        inferer: Inferer | None = None,
+        device: torch.device | str = "cpu",
+        batch_size: int = 64,
+        undefined_below: float = 0.6,
+        damaged_at_least: float = 0.9,
+        background_class: str = "Background",
+        tissue_method: str = "auto",
+        min_tissue_coverage: float = 0.5,
+        stride_px: int = 128,
+        magnifications: Sequence[float] | None = None,
+        tile_px: int | None = None,
+        keep_probabilities: bool = False,
+        read_ahead: int = 2,
+        channels_last: bool = False,
+    ) -> None:
+        names = classes if classes is not None else getattr(network, "classes", None)
+        if names is None:
+            raise ConfigError("the class names are unknown: the network has no attribute 'classes'; give classes=[...]")
+        own = getattr(network, "classes", None)
+        if own is not None and tuple(own) != tuple(names):
+            raise ConfigError(
+                f"classes must be the network's, but are {list(names)} instead of {list(own)}; leave classes out"
+            )
+        for name, value in (("batch_size", batch_size), ("stride_px", stride_px)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, but is {value}")
+        if read_ahead < 0:
+            raise ConfigError(f"read_ahead must be 0 or more, but is {read_ahead}")
+        if not 0.0 <= min_tissue_coverage <= 1.0:
+            raise ConfigError(f"min_tissue_coverage must lie between 0 and 1, but is {min_tissue_coverage}")
+        self.network = network
+        self.classes = MapClasses(names, background=background_class)
+        self.inferer = inferer if inferer is not None else SimpleInferer()
+        self.device = torch.device(device)
+        self.batch_size = min(batch_size, _BLOCK_TILES)
+        self.undefined_below = undefined_below
+        self.damaged_at_least = damaged_at_least
+        self.tissue_method = tissue_method
+        self.min_tissue_coverage = min_tissue_coverage
+        self.stride_px = stride_px
+        own_magnifications = getattr(network, "magnifications", MAGNIFICATIONS)
+        self.magnifications = tuple(magnifications if magnifications is not None else own_magnifications)
+        self.tile_px = int(tile_px if tile_px is not None else getattr(network, "tile_px", TILE_PX))
+        self.keep_probabilities = keep_probabilities
+        self.read_ahead = read_ahead
+        self.channels_last = channels_last
+        decide(np.empty((0, len(self.classes.model_classes))), self.classes, **self._thresholds())
+
+    def settings(self) -> dict[str, Any]:
+        """Everything but the weights that decides the map: what a finished slide must agree with to be kept."""
+        return {
+            "classes": list(self.classes.model_classes),
+            "background_class": self.classes.names[self.classes.background],
+            **self._thresholds(),
+            "tissue_method": self.tissue_method,
+            "min_tissue_coverage": self.min_tissue_coverage,
+            "stride_px": self.stride_px,
+            "tile_px": self.tile_px,
+            "magnifications": list(self.magnifications),
+        }
+
+    def runtime(self) -> dict[str, Any]:
+        """How the model is run; changes the map by rounding at most."""
+        return {
+            "device": str(self.device),
+            "batch_size": self.batch_size,
+            "channels_last": self.channels_last,
+            "inferer": type(self.inferer).__name__,
+        }
+
+    def map_slide(self, slide: Slide, *, on_progress: Progress | None = None) -> TissueMap:
+        """Map one slide.
+
+        Args:
+            slide: an open slide.
+            on_progress: called with (tiles done, tiles in all), first with 0 done.
+
+        Returns:
+            The map; all background where no tissue is found.
+
+        Raises:
+            SlideReadError: the tissue mask, or every single tile, cannot be read.
+            CheckpointError: the network's output does not have one finite logit per class.
+        """
+        started = time.perf_counter()
+        seconds = dict.fromkeys(("mask", "model", "wait_for_pixels", "total"), 0.0)
+        grid = TileGrid(dimensions=slide.dimensions, step_level0=level0_per_tile(slide.mpp, tile_px=self.stride_px))
+        rows, columns = self._tissue_cells(slide, grid)
+        seconds["mask"] = time.perf_counter() - started
+
+        class_index = np.full(grid.shape, self.classes.background, dtype=np.uint8)
+        confidence = np.full(grid.shape, np.nan, dtype=np.float16)
+        kept: npt.NDArray[np.float16] | None = None
+        if self.keep_probabilities:
+            kept = np.full((*grid.shape, len(self.classes.model_classes)), np.nan, dtype=np.float16)
+        centres = grid.centres_level0(rows, columns)
+        reader = TripletReader(slide, magnifications=self.magnifications, tile_px=self.tile_px)
+        reading = ResilientReading(reader, centres, max_triplets=_BLOCK_TILES)
+        report = on_progress or _no_report
+        done = 0
+        report(done, len(centres))
+        with self._ready_network() as network, contextlib.closing(prefetch(reading, depth=self.read_ahead)) as blocks:
+            while True:
+                waiting_since = time.perf_counter()
+                block = next(blocks, None)
+                model_since = time.perf_counter()
+                seconds["wait_for_pixels"] += model_since - waiting_since
+                if block is None:
+                    break
+                indices, tiles = block
+                probabilities = self._probabilities(network, tiles)
+                values = decide(probabilities, self.classes, **self._thresholds())
+                where = rows[indices], columns[indices]
+                class_index[where] = values
+                confidence[where] = self._shown(probabilities, values)
+                if kept is not None:
+                    kept[where] = probabilities
+                seconds["model"] += time.perf_counter() - model_since
+                done += len(indices)
+                report(done, len(centres))
+        failed = np.array(sorted(reading.failed), dtype=np.int64)
+        if len(centres) and len(failed) == len(centres):
+            raise SlideReadError(
+                f"{slide.name}: none of the {len(centres)} tiles with tissue can be decoded ({reading.messages[0]}); "
+                "the file is damaged, copy or scan it again"
+            )
+        class_index[rows[failed], columns[failed]] = self.classes.not_analysed
+        seconds["total"] = time.perf_counter() - started
+        return TissueMap(
+            class_index=class_index,
+            confidence=confidence,
+            probabilities=kept,
+            classes=self.classes,
+            grid=grid,
+            mpp_xy=slide.mpp_xy,
+            failed_centres_level0=centres[failed],
+            failures=tuple(reading.messages),
+            seconds=seconds,
+        )
+
+    def _thresholds(self) -> dict[str, float]:
+        return {"undefined_below": self.undefined_below, "damaged_at_least": self.damaged_at_least}
+
+    def _tissue_cells(self, slide: Slide, grid: TileGrid) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Rows and columns of the cells with enough tissue, in reading order."""
+        row, column = (indices.ravel() for indices in np.indices(grid.shape))
+        tile_level0 = level0_per_tile(slide.mpp, tile_px=self.tile_px)
+        mask = tissue_mask(slide, method=self.tissue_method)
+        covered = mask.coverage(grid.centres_level0(row, column), tile_level0) >= self.min_tissue_coverage
+        return row[covered], column[covered]
+
+    @contextlib.contextmanager
+    def _ready_network(self) -> Iterator[torch.nn.Module]:
+        network = self.network.to(self.device)
+        if self.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        with eval_mode(network), torch.inference_mode():
+            yield network
+
+    def _probabilities(self, network: torch.nn.Module, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(n, scales, h, w, 3) uint8 -> (n, C) float32."""
+        pixels = torch.from_numpy(tiles)
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        parts = []
+        for batch in pixels.split(self.batch_size):
+            moved = batch.to(self.device, non_blocking=True)
+            n, scales, height, width, _ = moved.shape
+            # uint8 goes over the bus, and the channels are brought to the front on the device.
+            image = moved.permute(0, 1, 4, 2, 3).reshape(n, 3 * scales, height, width)
+            if self.channels_last:
+                image = image.contiguous(memory_format=torch.channels_last)
+            parts.append(torch.softmax(self._checked(self.inferer(image, network), n).float(), dim=1))
+        probabilities: npt.NDArray[np.float32] = torch.cat(parts).cpu().numpy()
+        if not np.isfinite(probabilities).all():
+            raise CheckpointError(
+                "the network's logits are not finite; its weights are damaged or its training diverged"
+            )
+        return probabilities
+
+    def _checked(self, logits: Any, n: int) -> torch.Tensor:
+        expected = (n, len(self.classes.model_classes))
+        if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
+            came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise CheckpointError(
+                f"the network must give logits of shape {expected}, one per class in "
+                f"{list(self.classes.model_classes)}, but gave {came}; the checkpoint is of another "
+                "network or class list"
+            )
+        return logits
+
+    def _shown(self, probabilities: npt.NDArray[np.float32], values: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Probability of the class that the map shows; the largest one where that is undefined."""
+        output_of = np.full(len(self.classes), -1)
+        output_of[self.classes.of_model] = np.arange(len(self.classes.of_model))
+        outputs = np.where(values == self.classes.undefined, probabilities.argmax(axis=1), output_of[values])
+        shown: npt.NDArray[np.float32] = np.take_along_axis(probabilities, outputs[:, None], axis=1)[:, 0]
+        return shown
+
+
+def _no_report(done: int, total: int) -> None:
+    """Progress that nobody asked for."""
