@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenSlide: MRXS, NDPI, SCN, DICOM and every other format it reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openslide
+
+from tral_monai.errors import SlideOpenError, SlideReadError
+from tral_monai.slides.backend import RGB, WHITE
+from tral_monai.slides.mpp import plausible
+
+_UNIT_PX = 512
+_UNIT_RANGE_PX = (128, 1024)
+
+
+class OpenSlideBackend:
+    """A slide read through OpenSlide.
+
+    OpenSlide addresses a level in level-0 pixels. Where a level's factor is no integer (4443 / 2221) it therefore
+    blends neighbours by up to half a level-0 pixel; levels with integer factors come out exactly.
+
+    Args:
+        path: The slide file.
+
+    Raises:
+        SlideOpenError: OpenSlide does not know the format, or the file is damaged.
+    """
+
+    name = "openslide"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._slide = openslide.OpenSlide(path)
+        except openslide.OpenSlideUnsupportedFormatError as error:
+            raise SlideOpenError(f"{path.name}: not a slide format that OpenSlide knows") from error
+        except openslide.OpenSlideError as error:
+            raise SlideOpenError(f"{path.name}: OpenSlide cannot open the file ({error}). Is it damaged?") from error
+        self.level_dimensions = tuple((int(w), int(h)) for w, h in self._slide.level_dimensions)
+        self._downsamples = tuple(float(factor) for factor in self._slide.level_downsamples)
+        properties = self._slide.properties
+        try:
+            stored = (
+                float(properties[openslide.PROPERTY_NAME_MPP_X]),
+                float(properties[openslide.PROPERTY_NAME_MPP_Y]),
+            )
+        except (KeyError, ValueError):
+            self.mpp_xy = None
+        else:
+            self.mpp_xy = plausible(stored)
+        self._tile_sizes = tuple(self._unit(level) for level in range(len(self.level_dimensions)))
+
+    def _unit(self, level: int) -> tuple[int, int]:
+        properties = self._slide.properties
+        sides = [properties.get(f"openslide.level[{level}].tile-{side}", "") for side in ("width", "height")]
+        low, high = _UNIT_RANGE_PX
+        if all(side.isdigit() and low <= int(side) <= high for side in sides):
+            return int(sides[0]), int(sides[1])
+        return _UNIT_PX, _UNIT_PX
+
+    def tile_size(self, level: int) -> tuple[int, int]:
+        """Return (width, height) of the file's tiles where OpenSlide tells them, else of 512 px blocks."""
+        return self._tile_sizes[level]
+
+    def read_tile(self, level: int, column: int, row: int, out: RGB) -> None:
+        """Read one block into `out`, with OpenSlide's transparency laid on white."""
+        height, width = out.shape[:2]
+        factor = self._downsamples[level]
+        x, y = round(column * width * factor), round(row * height * factor)
+        try:
+            rgba = np.asarray(self._slide.read_region((x, y), level, (width, height)))
+        except openslide.OpenSlideError as error:
+            raise SlideReadError(
+                f"{self._path.name}: region at x {x}, y {y} (level 0), {width} x {height} px at level {level}, "
+                f"cannot be read: {error}. The file is damaged; copy it again"
+            ) from error
+        alpha = rgba[..., 3]
+        if alpha.min() == WHITE:
+            out[:] = rgba[..., :3]
+            return
+        weight = alpha[..., None].astype(np.uint16)
+        blended = (rgba[..., :3] * weight + WHITE * (WHITE - weight) + WHITE // 2) // WHITE
+        out[:] = blended.astype(np.uint8)
+
+    def close(self) -> None:
+        """Close the slide."""
+        self._slide.close()

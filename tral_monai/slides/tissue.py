@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the tissue is: a mask at low magnification, and how much of a square it covers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from tral_monai.errors import ConfigError
+from tral_monai.slides.backend import RGB
+from tral_monai.slides.magnification import resolve
+from tral_monai.slides.slide import Slide
+
+Mask = NDArray[np.bool_]
+
+MIN_OBJECT_UM2 = 10_000.0
+"""Smaller pieces are debris: a square of 100 um, three tiles at 40x wide."""
+
+MAX_HOLE_UM2 = 150_000.0
+"""Smaller holes are lumina and vessels, which belong to the tissue around them."""
+
+_PAPER_MAX_GREEN = 250
+_PAPER_CLOSING_PX = 4
+_GLASS_OD = (0.06, 0.12)  # the threshold stays in here: stitched fields of glass differ by 0.03, pale fat reaches 0.1
+_MIN_COLOUR_OD = 0.02  # stain absorbs colours differently; dust, shadow and black pen do not
+_INK_REACH_UM = 60.0
+_SMOOTH_UM = 8.0
+_CLOSE_UM = 24.0
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """Tissue of a slide at low magnification.
+
+    Attributes:
+        mask: bool (height, width), True on tissue; pixel (0, 0) starts at the slide's top left corner.
+        mpp: Micrometres per pixel of the mask.
+        downsample_level0: Level-0 pixels per pixel of the mask.
+    """
+
+    mask: Mask
+    mpp: float
+    downsample_level0: float
+
+    def coverage(self, centres_xy_level0: ArrayLike, size_level0: float) -> NDArray[np.float64]:
+        """Return how much of a square around each centre is tissue.
+
+        Args:
+            centres_xy_level0: (n, 2) centres (x, y) in level-0 pixels.
+            size_level0: Side of the squares in level-0 pixels.
+
+        Returns:
+            float64 (n,), 0 to 1: the exact area of the mask's pixels inside of the square. Outside of the slide is no
+            tissue.
+        """
+        if not size_level0 > 0:
+            raise ConfigError(f"size_level0 must be positive, got {size_level0}")
+        centres = np.asarray(centres_xy_level0, np.float64).reshape(-1, 2)
+        area = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1))
+        area[1:, 1:] = self.mask.cumsum(0).cumsum(1)
+        low = (centres - size_level0 / 2) / self.downsample_level0
+        high = (centres + size_level0 / 2) / self.downsample_level0
+
+        def up_to(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+            # Between pixel corners the area is bilinear, so this is exact and not an approximation.
+            return np.asarray(ndimage.map_coordinates(area, (y, x), order=1, mode="nearest"), np.float64)
+
+        inside = (
+            up_to(high[:, 0], high[:, 1])
+            - up_to(low[:, 0], high[:, 1])
+            - up_to(high[:, 0], low[:, 1])
+            + up_to(low[:, 0], low[:, 1])
+        )
+        return np.clip(inside * (self.downsample_level0 / size_level0) ** 2, 0.0, 1.0)
+
+
+def tissue_mask(
+    slide: Slide,
+    *,
+    method: Literal["auto", "paper"] = "auto",
+    mpp: float = 8.0,
+    min_object_um2: float | None = None,
+    max_hole_um2: float | None = None,
+) -> TissueMask:
+    """Find the tissue of a slide.
+
+    Args:
+        slide: The slide.
+        method: "auto" compares every pixel with the slide's own glass: tissue absorbs more, and in colour. Pen and ink
+            count only where they touch tissue. A slide of glass alone gives an empty mask, a slide without glass
+            a full one.
+            "paper" is the rule of TRI-AL: tissue = not (green > 250), closed with a 4 x 4 square.
+        mpp: Micrometres per pixel of the mask.
+        min_object_um2: Pieces smaller than this are removed; 10,000 um2 for "auto", none for "paper".
+        max_hole_um2: Holes smaller than this are filled; 150,000 um2 for "auto", none for "paper".
+
+    Raises:
+        ConfigError: Unknown method, or a negative area.
+        SlideReadError: The slide cannot be decoded.
+    """
+    if method not in ("auto", "paper"):
+        raise ConfigError(f"method must be 'auto' or 'paper', got {method!r}")
+    defaults = (MIN_OBJECT_UM2, MAX_HOLE_UM2) if method == "auto" else (0.0, 0.0)
+    object_um2 = defaults[0] if min_object_um2 is None else min_object_um2
+    hole_um2 = defaults[1] if max_hole_um2 is None else max_hole_um2
+    if object_um2 < 0 or hole_um2 < 0:
+        raise ConfigError(f"areas must not be negative, got min_object_um2={object_um2}, max_hole_um2={hole_um2}")
+    mpp = max(mpp, slide.mpp)
+    downsample = resolve(slide.level_downsamples, mpp / slide.mpp).downsample
+    width, height = (max(math.ceil(side / downsample), 1) for side in slide.dimensions)
+    image = slide.read((0, 0), (width, height), mpp=mpp)
+    mask_mpp = downsample * slide.mpp
+    mask = _stained(image, mask_mpp) if method == "auto" else _paper(image)
+    mask = _without_small(mask, object_um2 / mask_mpp**2)
+    mask = ~_without_small(~mask, hole_um2 / mask_mpp**2)
+    return TissueMask(mask, mask_mpp, downsample)
+
+
+def _paper(image: RGB) -> Mask:
+    square = np.ones((_PAPER_CLOSING_PX, _PAPER_CLOSING_PX), bool)
+    return _close(image[..., 1] <= _PAPER_MAX_GREEN, square)
+
+
+def _stained(image: RGB, mpp: float) -> Mask:
+    glass = _glass_colour(image)
+    smooth = ndimage.gaussian_filter(image.astype(np.float32), (_SMOOTH_UM / mpp / 2, _SMOOTH_UM / mpp / 2, 0))
+    density = np.maximum(np.log10((glass + 1) / (smooth + 1)), 0)  # optical density per channel, 0 on glass
+    strength = density.max(axis=2)
+    coloured = density.max(axis=2) - density.min(axis=2) > _MIN_COLOUR_OD
+    stained = (strength > _threshold(strength)) & coloured
+    red, green = density[..., 0], density[..., 1]
+    ink = stained & (red > 1.3 * green) & (red > 0.15)  # green and blue ink take out red; H&E and DAB take out green
+    tissue = stained & ~ink
+    tissue = _without_small(tissue, MIN_OBJECT_UM2 / mpp**2)
+    if tissue.any():
+        tissue |= ink & (ndimage.distance_transform_edt(~tissue) * mpp <= _INK_REACH_UM)
+    radius = max(round(_CLOSE_UM / mpp), 1)
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    return _close(tissue, x * x + y * y <= radius * radius)
+
+
+def _glass_colour(image: RGB) -> NDArray[np.float32]:
+    """Return the commonest bright grey of the slide; a scanner's usual glass where there is next to none."""
+    bright = image.min(axis=2) > 190
+    grey = image.max(axis=2).astype(np.int16) - image.min(axis=2) < 20
+    candidates = image[bright & grey]
+    # Scanners fill what they did not scan with pure white, which says nothing about the glass.
+    scanned = candidates[candidates.min(axis=1) < 255]
+    if len(scanned) >= 0.01 * image.shape[0] * image.shape[1]:
+        candidates = scanned
+    if len(candidates) < 0.005 * image.shape[0] * image.shape[1]:
+        return np.full(3, 245, np.float32)
+    green = np.bincount(candidates[:, 1], minlength=256)
+    mode = int(green.argmax())
+    return np.median(candidates[np.abs(candidates[:, 1].astype(int) - mode) <= 3], axis=0).astype(np.float32)
+
+
+def _threshold(strength: NDArray[np.float32]) -> float:
+    """Otsu's threshold of the optical density, kept where glass cannot reach and pale tissue is not lost."""
+    counts, edges = np.histogram(strength, bins=256, range=(0.0, 1.0))
+    middle = (edges[:-1] + edges[1:]) / 2
+    below = counts.cumsum()
+    above = below[-1] - below
+    mean_below = (counts * middle).cumsum() / np.maximum(below, 1)
+    mean_above = ((counts * middle).sum() - (counts * middle).cumsum()) / np.maximum(above, 1)
+    otsu = edges[1 + int((below * above * (mean_below - mean_above) ** 2).argmax())]
+    return float(np.clip(otsu, *_GLASS_OD))
+
+
+def _close(mask: Mask, footprint: Mask) -> Mask:
+    """Morphological closing that treats the outside of the slide as a continuation of its edge."""
+    margin = max(footprint.shape)
+    padded = np.pad(mask, margin, mode="edge")
+    return ndimage.binary_closing(padded, footprint)[margin:-margin, margin:-margin]
+
+
+def _without_small(mask: Mask, min_px: float) -> Mask:
+    if min_px <= 1:
+        return mask
+    labels, _ = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return np.asarray(sizes[labels] >= min_px)

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multiscale tiles that share a centre: read many at once, decoding every tile of the file as rarely as possible."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tral_monai.errors import ConfigError, SlideReadError
+from tral_monai.slides.backend import RGB, WHITE, TileSource
+from tral_monai.slides.magnification import MAGNIFICATIONS, TILE_PX, magnification_to_mpp, resolve
+from tral_monai.slides.resample import ResampledTiles
+from tral_monai.slides.slide import Slide
+from tral_monai.slides.tile_cache import TileCache
+
+_GROUP = (
+    256  # triplets planned together: enough to share the planning, few enough that their tiles stay in the CPU cache
+)
+
+Tile = tuple[int, int]  # column, row
+
+
+def triplets_to_tensor_layout(triplets: RGB) -> RGB:
+    """Turn (n, scales, height, width, 3) into a network's channels-first layout.
+
+    Args:
+        triplets: uint8 (n, 3, 128, 128, 3) from `TripletReader`.
+
+    Returns:
+        uint8 (n, 9, 128, 128), contiguous: RGB at 40x, RGB at 10x, RGB at 2.5x.
+    """
+    n, scales, height, width, colours = triplets.shape
+    return np.ascontiguousarray(triplets.transpose(0, 1, 4, 2, 3)).reshape(n, scales * colours, height, width)
+
+
+class TripletReader:
+    """Reads tiles at several magnifications around shared centres.
+
+    At a magnification with d level-0 pixels per pixel, a 128 px tile starts at pixel `floor(centre / d + 0.5) - 64`: the
+    centre lies on the boundary between pixels 63 and 64, exactly where d divides it and within half a pixel elsewhere,
+    the same inside of the slide and at its border. What lies outside is white. A triplet's pixels do not depend on what
+    else is read, in which order, or by how many threads.
+
+    Requests are ordered by blocks of the slide, the file's tiles that they touch are decoded once each into a bounded
+    cache, and the windows are cut from there. The cache serves scattered requests (shuffled training) as well.
+
+    The reader can be pickled and used after a fork; every process opens the file for itself.
+
+    Args:
+        slide: The slide.
+        magnifications: Magnifications of the tiles, in the order of the output.
+        tile_px: Side of the tiles in pixels.
+        block_px: Side of the blocks in level-0 pixels.
+        cache_bytes: Memory for decoded tiles, in bytes.
+        num_threads: Threads that decode.
+
+    Raises:
+        ConfigError: A setting is out of range.
+    """
+
+    def __init__(
+        self,
+        slide: Slide,
+        *,
+        magnifications: Sequence[float] = MAGNIFICATIONS,
+        tile_px: int = TILE_PX,
+        block_px: int = 4096,
+        cache_bytes: int = 256 << 20,
+        num_threads: int = 1,
+    ) -> None:
+        if not magnifications:
+            raise ConfigError("magnifications must hold at least one, got none")
+        for name, value in (
+            ("tile_px", tile_px),
+            ("block_px", block_px),
+            ("cache_bytes", cache_bytes),
+            ("num_threads", num_threads),
+        ):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        self.slide = slide
+        self.magnifications = tuple(float(magnification) for magnification in magnifications)
+        self.tile_px = tile_px
+        self.block_px = block_px
+        self.cache_bytes = cache_bytes
+        self.num_threads = num_threads
+        self._asked = tuple(magnification_to_mpp(m) / slide.mpp for m in self.magnifications)
+        self._downsamples = tuple(resolve(slide.level_downsamples, asked).downsample for asked in self._asked)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._sources: tuple[TileSource, ...] = ()
+        self._cache: TileCache | None = None
+        self._threads: ThreadPoolExecutor | None = None
+
+    def _open(self) -> TileCache:
+        """Return the cache of this process, made on first use."""
+        if self._cache is None:
+            self._sources = tuple(self.slide.source(asked) for asked in self._asked)
+            inner = [source.inner for source in self._sources if isinstance(source, ResampledTiles)]
+            tile_bytes = max(3 * source.tile_size[0] * source.tile_size[1] for source in (*self._sources, *inner))
+            per_triplet = 0
+            for source in self._sources:
+                across, down = (-(-self.tile_px // side) + 1 for side in source.tile_size)
+                per_triplet += across * down
+            self._cache = TileCache(self.cache_bytes, tile_bytes, min_tiles=per_triplet)
+            if self.num_threads > 1:
+                self._threads = ThreadPoolExecutor(self.num_threads)
+        return self._cache
+
+    def read(self, centres_xy_level0: ArrayLike) -> RGB:
+        """Read triplets in the order given.
+
+        Args:
+            centres_xy_level0: int (n, 2), centres (x, y) in level-0 pixels; they may lie outside of the slide.
+
+        Returns:
+            uint8 (n, magnifications, tile_px, tile_px, 3) RGB.
+
+        Raises:
+            SlideReadError: The centres are no (n, 2) integers, or a tile of the file cannot be decoded.
+        """
+        centres = self._check(centres_xy_level0)
+        return self._read(centres, self._order(centres))
+
+    def iter_blocks(self, centres_xy_level0: ArrayLike, max_triplets: int) -> Iterator[tuple[NDArray[np.int64], RGB]]:
+        """Read many triplets in bounded memory, in the order that suits the file.
+
+        Args:
+            centres_xy_level0: int (n, 2), centres (x, y) in level-0 pixels.
+            max_triplets: Triplets per step; all steps but the last hold this many.
+
+        Yields:
+            `(indices, triplets)`: rows of `centres_xy_level0`, int64 (k,), and their uint8
+            (k, magnifications, tile_px, tile_px, 3). Every row comes exactly once.
+
+        Raises:
+            SlideReadError: As for `read`.
+        """
+        if max_triplets < 1:
+            raise ConfigError(f"max_triplets must be at least 1, got {max_triplets}")
+        centres = self._check(centres_xy_level0)
+        order = self._order(centres)
+        for start in range(0, len(order), max_triplets):
+            indices = order[start : start + max_triplets]
+            yield indices, self._read(centres[indices], np.arange(len(indices)))
+
+    def _check(self, centres_xy_level0: ArrayLike) -> NDArray[np.int64]:
+        centres = np.asarray(centres_xy_level0)
+        if centres.size == 0:
+            return np.empty((0, 2), np.int64)
+        if centres.ndim != 2 or centres.shape[1] != 2 or not np.issubdtype(centres.dtype, np.integer):
+            raise SlideReadError(
+                f"{self.slide.name}: centres must be integers (n, 2), x and y in level-0 pixels, "
+                f"got {centres.dtype} {centres.shape}"
+            )
+        return centres.astype(np.int64)
+
+    def _order(self, centres: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Block by block, row by row inside of a block."""
+        block = centres // self.block_px
+        return np.lexsort((centres[:, 0], centres[:, 1], block[:, 0], block[:, 1])).astype(np.int64)
+
+    def _read(self, centres: NDArray[np.int64], order: NDArray[np.int64]) -> RGB:
+        out = np.empty((len(centres), len(self.magnifications), self.tile_px, self.tile_px, 3), np.uint8)
+        if self._pid != os.getpid():
+            self._reset()
+        with self._lock:
+            cache = self._open()
+            for start in range(0, len(order), _GROUP):
+                self._read_group(cache, centres, order[start : start + _GROUP], out)
+        return out
+
+    def _read_group(self, cache: TileCache, centres: NDArray[np.int64], group: NDArray[np.int64], out: RGB) -> None:
+        half = self.tile_px // 2
+        starts = [
+            np.floor(centres[group] / downsample + 0.5).astype(np.int64) - half for downsample in self._downsamples
+        ]
+        needed = [_touched(source, start, self.tile_px) for source, start in zip(self._sources, starts, strict=True)]
+        if sum(map(len, needed)) > cache.capacity and len(group) > 1:
+            middle = len(group) // 2
+            self._read_group(cache, centres, group[:middle], out)
+            self._read_group(cache, centres, group[middle:], out)
+            return
+        rows = group.tolist()
+        for scale, (source, start, tiles) in enumerate(zip(self._sources, starts, needed, strict=True)):
+            decoded = self._decoded(cache, source, tiles)
+            _cut(source, start.tolist(), self.tile_px, decoded, out[:, scale], rows)
+
+    def _decoded(self, cache: TileCache, source: TileSource, tiles: list[Tile]) -> dict[Tile, RGB]:
+        """Return the tiles, from the cache or decoded into it."""
+        decoded = {}
+        missing = []
+        for tile in tiles:
+            pixels = cache.get((source.key, tile))
+            if pixels is None:
+                missing.append(tile)
+            else:
+                decoded[tile] = pixels
+        if not missing:
+            return decoded
+        inner: dict[Tile, RGB] = {}
+        if isinstance(source, ResampledTiles):
+            inner_tiles = sorted({inner_tile for tile in missing for inner_tile in source.inner_tiles(*tile)})
+            # Without room for all, the inner tiles are decoded as each resampled tile needs them.
+            if len(inner_tiles) + len(tiles) <= cache.capacity:
+                inner = self._decoded(cache, source.inner, inner_tiles)
+
+        def decode(tile: Tile) -> None:
+            if isinstance(source, ResampledTiles):
+                source.read_tile(*tile, decoded[tile], tile=lambda column, row: inner.get((column, row)))
+            else:
+                source.read_tile(*tile, decoded[tile])
+
+        for tile in missing:
+            decoded[tile] = cache.reserve((source.key, tile), source.tile_size)
+        try:
+            if self._threads is None:
+                for tile in missing:
+                    decode(tile)
+            else:
+                list(self._threads.map(decode, missing))
+        except BaseException:
+            for tile in missing:
+                cache.drop((source.key, tile))
+            raise
+        return decoded
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pid": -1, "_lock": None, "_sources": (), "_cache": None, "_threads": None}
+
+
+def _touched(source: TileSource, starts: NDArray[np.int64], tile_px: int) -> list[Tile]:
+    """Return the source's tiles that the windows touch, each once."""
+    side = np.array(source.tile_size)
+    count = -(-np.array(source.size) // side)
+    first = np.maximum(starts // side, 0)
+    last = np.minimum((starts + tile_px - 1) // side, count - 1)
+    spans = (last - first).max(axis=0) + 1
+    found = []
+    for down in range(spans[1]):
+        for across in range(spans[0]):
+            tile = first + np.array((across, down))
+            tile = tile[(tile <= last).all(axis=1)]
+            found.append(tile[:, 1] * count[0] + tile[:, 0])
+    ids = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+    rows, columns = np.divmod(ids, count[0])
+    return list(zip(columns.tolist(), rows.tolist(), strict=True))
+
+
+def _cut(
+    source: TileSource,
+    starts: list[list[int]],
+    tile_px: int,
+    decoded: dict[Tile, RGB],
+    out: RGB,
+    rows: list[int],
+) -> None:
+    """Copy the windows from the decoded tiles: window i goes to out[rows[i]]."""
+    side_x, side_y = source.tile_size
+    columns, lines = -(-source.size[0] // side_x), -(-source.size[1] // side_y)
+    for i, (x, y) in zip(rows, starts, strict=True):
+        column, in_x = divmod(x, side_x)
+        line, in_y = divmod(y, side_y)
+        window = out[i]
+        if in_x + tile_px <= side_x and in_y + tile_px <= side_y:
+            pixels = decoded.get((column, line))
+            if pixels is None:
+                window[:] = WHITE
+            else:
+                window[:] = pixels[in_y : in_y + tile_px, in_x : in_x + tile_px]
+            continue
+        last_column, last_line = (x + tile_px - 1) // side_x, (y + tile_px - 1) // side_y
+        if column < 0 or line < 0 or last_column >= columns or last_line >= lines:
+            window[:] = WHITE
+        for tile_line in range(max(line, 0), min(last_line, lines - 1) + 1):
+            top, bottom = max(tile_line * side_y, y), min((tile_line + 1) * side_y, y + tile_px)
+            for tile_column in range(max(column, 0), min(last_column, columns - 1) + 1):
+                left, right = max(tile_column * side_x, x), min((tile_column + 1) * side_x, x + tile_px)
+                window[top - y : bottom - y, left - x : right - x] = decoded[tile_column, tile_line][
+                    top - tile_line * side_y : bottom - tile_line * side_y,
+                    left - tile_column * side_x : right - tile_column * side_x,
+                ]
