@@ -80,10 +80,12 @@ def test_zero_weights_still_give_k_clusters(weights: list[float]) -> None:
 
 
 def test_large_problems_go_by_mini_batches() -> None:
+    # 25,000 rows x 100 columns x 1,000 clusters = 2.5e9.
     rng = np.random.default_rng(0)
-    x = (rng.integers(0, 4, size=(20_001, 1)) * 10 + rng.normal(size=(20_001, 1)) * 0.1).astype(np.float32)
+    spots = rng.normal(size=(50, 100)).astype(np.float32) * 10
+    x = spots[rng.integers(0, 50, size=25_000)] + rng.normal(size=(25_000, 100)).astype(np.float32) * 0.01
     centres, labels = k_means(x, 1000, rng)
-    assert centres.shape == (1000, 1)
+    assert centres.shape == (1000, 100)
     assert np.abs(x - centres[labels]).max() < 1
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tral_monai.errors import ConfigError, StrategyError
 from tral_monai.strategies.base import FloatArray, PoolOutputs, Selection, Strategy
-from tral_monai.strategies.registry import get_strategy, register, strategy_names
+from tral_monai.strategies.registry import get_strategy, register, strategy_from_config, strategy_names
 
 
 def test_the_arms_of_the_paper_and_the_controls_are_there() -> None:
@@ -40,6 +40,17 @@ def test_unknown_option_lists_the_options() -> None:
 def test_a_strategy_without_options_says_so() -> None:
     with pytest.raises(ConfigError, match=r"Its options are: none"):
         get_strategy("random", seed=1)
+
+
+def test_options_as_one_mapping() -> None:
+    assert strategy_from_config("tri_al_entropy", {"ratio": 3}).ratio == 3.0  # type: ignore[attr-defined]
+    assert strategy_from_config("random", None).name == "random"
+    assert strategy_from_config("random", {}).name == "random"
+
+
+def test_options_that_are_no_mapping() -> None:
+    with pytest.raises(ConfigError, match="strategy_options must map option names to values"):
+        strategy_from_config("random", ["ratio"])  # type: ignore[arg-type]
 
 
 class _Base(Strategy):

@@ -81,8 +81,8 @@ def k_means(
 ) -> tuple[F32, npt.NDArray[np.int64]]:
     """k-means of x (n, D), k <= n -> centroids (k, D) and the cluster of each row (n,).
 
-    Weighted by `weights` (n,) >= 0; all zero means unweighted. Above about 20 million row-cluster pairs mini-batches
-    are used, which are somewhat less exact and many times faster.
+    Weighted by `weights` (n,) >= 0; all zero means unweighted. Where one pass takes more than 2e9 multiplications
+    (n k D; tenths of a second) mini-batches are used, which are somewhat less exact and many times faster.
     """
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
@@ -92,7 +92,7 @@ def k_means(
     if weights is not None and (weights > 0).sum() < k:
         # k-means++ cannot seed k clusters from fewer weighted rows: give the others a trace.
         weights = weights + weights.max() * 1e-6
-    big = len(x) * k > 20_000_000
+    big = x.size * k > 2_000_000_000
     model = (
         MiniBatchKMeans(k, n_init=1, batch_size=max(4096, 2 * k), random_state=seed)
         if big

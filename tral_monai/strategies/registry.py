@@ -7,6 +7,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
 from typing import TypeVar
 
@@ -64,6 +65,18 @@ def get_strategy(name: str, **options: object) -> Strategy:
         listed = ", ".join(f"{p.name}={p.default!r}" for p in known) or "none"
         raise ConfigError(f"Strategy '{name}' has no option {', '.join(unknown)}. Its options are: {listed}.")
     return cls(**options)
+
+
+def strategy_from_config(name: str, options: Mapping[str, object] | None = None) -> Strategy:
+    """`get_strategy` with the options as one mapping, as a bundle config gives them.
+
+    Raises:
+        StrategyError: No strategy has this name.
+        ConfigError: `options` is not a mapping, or the strategy refuses one of them.
+    """
+    if options is not None and not isinstance(options, Mapping):
+        raise ConfigError(f"strategy_options must map option names to values, but is {options!r}; write {{}} for none.")
+    return get_strategy(name, **(options or {}))
 
 
 @cache
