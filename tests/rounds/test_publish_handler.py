@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+import math
+
+import pytest
+
+from tests.rounds.conftest import Scores
+from tral_monai.errors import ConfigError
+from tral_monai.rounds.publish_handler import PublishHandler
+
+
+@pytest.mark.parametrize(
+    ("which", "scores", "published"),
+    [
+        ("best", (0.5, 0.8, 0.7), 2),
+        ("best", (0.8, 0.7, 0.8), 3),
+        ("best", (0.8, math.nan, 0.7), 1),
+        ("last", (0.5, 0.8, 0.7), 3),
+    ],
+)
+def test_which_round_is_published(make_engine, tmp_path, which, scores, published):
+    engine = make_engine(3, Scores(*scores), PublishHandler(which))
+    engine.run()
+    assert (tmp_path / "model.pt").read_bytes() == b"model of round %d" % published
+    assert engine.ledger.info()["published_round"] == published
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_unknown_rule():
+    with pytest.raises(ConfigError, match="'best' or 'last', but is 'first'"):
+        PublishHandler("first")
