@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Annotation files as text: gzip where the content or the suffix says so, errors that name the file, whole or not."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import os
+import uuid
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, TextIO, cast
+
+from tral_monai.errors import AnnotationError
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a file, unpacked if its content is gzip, without a byte order mark.
+
+    Raises:
+        AnnotationError: the file is missing, cut off, or no UTF-8 text.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise AnnotationError(f"{path.name}: cannot be read ({reason}); check the path {path}") from error
+    except (EOFError, zlib.error) as error:
+        raise AnnotationError(f"{path.name}: the gzip file is cut off or damaged ({error}); copy it again") from error
+    except UnicodeDecodeError as error:
+        raise AnnotationError(
+            f"{path.name}: expected UTF-8 text, but byte {error.start} is none; export the annotations again"
+        ) from error
+
+
+@contextlib.contextmanager
+def write_text(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+    """A text stream that becomes the file ``path`` when the block ends without an error; ``.gz`` is packed.
+
+    Raises:
+        AnnotationError: the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".part-{uuid.uuid4().hex}{path.suffix}")
+    try:
+        with contextlib.ExitStack() as stack:
+            binary: BinaryIO = stack.enter_context(temporary.open("xb"))
+            if path.suffix == ".gz":  # no time stamp inside: the same annotations give the same bytes
+                packed = stack.enter_context(gzip.GzipFile(fileobj=binary, mode="wb", filename="", mtime=0))
+                binary = cast(BinaryIO, packed)
+            yield stack.enter_context(io.TextIOWrapper(binary, encoding="utf-8", newline="\n"))
+        temporary.replace(path)
+    except OSError as error:
+        raise AnnotationError(
+            f"cannot write {path}: {error.strerror or error}; check the folder and its space"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
