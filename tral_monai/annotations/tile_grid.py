@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The grid on which tiles are taken from a slide: the paper's, 128 px at 40x, anchored at the top left corner."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tral_monai.errors import ConfigError
+from tral_monai.slides import TILE_PX, Slide, level0_per_tile
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """All tiles of a slide whose centre lies on it.
+
+    Tile (row, column) starts at ``step_level0 * (column, row)`` and is ``tile_level0`` wide; both may be fractional.
+
+    Args:
+        dimensions: (width, height) of the slide, level-0 px.
+        mpp: micrometres per level-0 pixel.
+        stride_px: distance of neighbouring tiles at 40x, in pixels; 128 gives tiles that touch.
+
+    Raises:
+        ConfigError: a slide without area, or an mpp or stride that is not positive.
+    """
+
+    dimensions: tuple[int, int]
+    mpp: float
+    stride_px: int = TILE_PX
+
+    def __post_init__(self) -> None:
+        if min(self.dimensions) < 1:
+            raise ConfigError(f"a grid needs a slide with an area, but its dimensions are {self.dimensions}")
+        if not (math.isfinite(self.mpp) and self.mpp > 0):
+            raise ConfigError(f"mpp must be a positive number of micrometres per pixel, but is {self.mpp}")
+        if self.stride_px < 1:
+            raise ConfigError(f"stride_px must be at least 1, but is {self.stride_px}")
+
+    @property
+    def tile_level0(self) -> float:
+        """Side of a tile, level-0 px."""
+        return level0_per_tile(self.mpp)
+
+    @property
+    def step_level0(self) -> float:
+        """Distance of neighbouring tiles, level-0 px."""
+        return level0_per_tile(self.mpp, tile_px=self.stride_px)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return self._count(self.dimensions[1]), self._count(self.dimensions[0])
+
+    def centres(self, rows: npt.ArrayLike, columns: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Centres of some tiles.
+
+        Args:
+            rows: (n,) rows.
+            columns: (n,) columns.
+
+        Returns:
+            (n, 2) int64 (x, y), level-0 px, to the nearest pixel.
+        """
+        cells = np.stack([np.asarray(columns), np.asarray(rows)], axis=-1)
+        return np.floor(cells * self.step_level0 + self.tile_level0 / 2 + 0.5).astype(np.int64)
+
+    def _count(self, extent: int) -> int:
+        # floor(x + 0.5) < extent, which keeps the rounded centre on the slide too.
+        return max(math.ceil((extent - 0.5 - self.tile_level0 / 2) / self.step_level0), 0)
+
+
+def grid_centres(
+    slide: Slide | tuple[int, int], mpp: float | None = None, *, stride_px: int = TILE_PX
+) -> npt.NDArray[np.int64]:
+    """Centres of all tiles of a slide, row by row.
+
+    Args:
+        slide: an open slide, or the (width, height) of one in level-0 px.
+        mpp: micrometres per level-0 pixel; needed with dimensions, and otherwise the slide's.
+        stride_px: distance of neighbouring tiles at 40x, in pixels.
+
+    Returns:
+        (n, 2) int64 (x, y), level-0 px. ``TileGrid(...).shape`` tells rows and columns.
+
+    Raises:
+        ConfigError: dimensions without mpp, or see :class:`TileGrid`.
+    """
+    if isinstance(slide, Slide):
+        dimensions, mpp = slide.dimensions, slide.mpp if mpp is None else mpp
+    elif mpp is None:
+        raise ConfigError("grid_centres needs mpp where it gets dimensions instead of an open slide")
+    else:
+        dimensions = slide
+    grid = TileGrid(dimensions, mpp, stride_px)
+    rows, columns = np.indices(grid.shape).reshape(2, -1)
+    return grid.centres(rows, columns)
