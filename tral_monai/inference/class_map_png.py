@@ -6,13 +6,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tral_monai.inference.palette import Rgb, class_colours
+from tral_monai.inference.palette import Rgb, class_colours, given_colours
 from tral_monai.inference.slide_writer import SlideWriter
 from tral_monai.inference.tissue_map import TissueMap
 
@@ -81,8 +82,10 @@ class ClassMapWriter(SlideWriter):
     suffix = "_classes.png"
 
     def __init__(self, colours: Mapping[str, Sequence[int]] | None = None) -> None:
-        self.colours = colours
-        class_colours((), colours)
+        self.colours = given_colours(colours)
+
+    def settings(self) -> dict[str, Any]:  # noqa: D102
+        return {"colours": self.colours}
 
     def write(self, path: str | os.PathLike[str], slide: object, prediction: TissueMap) -> None:  # noqa: D102
         write_class_map(path, prediction, colours=self.colours)

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from tral_monai.errors import ConfigError
-from tral_monai.inference.palette import Rgb, class_colours
+from tral_monai.inference.palette import Rgb, class_colours, given_colours
 from tral_monai.inference.slide_writer import SlideWriter
 from tral_monai.inference.tissue_map import TissueMap
 
@@ -216,8 +216,10 @@ class OverlayWriter(SlideWriter):
             raise ConfigError(f"max_px must be at least 64, but is {max_px}")
         if not 0.0 <= opacity <= 1.0:
             raise ConfigError(f"opacity must lie between 0 and 1, but is {opacity}")
-        class_colours((), colours)
-        self.max_px, self.colours, self.opacity = max_px, colours, opacity
+        self.max_px, self.colours, self.opacity = max_px, given_colours(colours), opacity
+
+    def settings(self) -> dict[str, Any]:  # noqa: D102
+        return {"colours": self.colours, "max_px": self.max_px, "opacity": self.opacity}
 
     def write(self, path: str | os.PathLike[str], slide: Slide, prediction: TissueMap) -> None:  # noqa: D102
         overlay = render_overlay(

@@ -52,7 +52,7 @@ def class_colours(names: Iterable[str], given: Mapping[str, Iterable[int]] | Non
         ConfigError: a given colour is not three whole numbers from 0 to 255.
     """
     fixed = {**PAPER_COLOURS, "Not analysed": NOT_ANALYSED_COLOUR}
-    fixed.update({name: _checked(name, colour) for name, colour in (given or {}).items()})
+    fixed.update(given_colours(given))
     wanted = list(dict.fromkeys(names))
     taken = [fixed[name] for name in wanted if name in fixed]
     result: dict[str, Rgb] = {}
@@ -61,6 +61,21 @@ def class_colours(names: Iterable[str], given: Mapping[str, Iterable[int]] | Non
             taken.append(_farthest(taken))
         result[name] = fixed.get(name, taken[-1])
     return result
+
+
+def given_colours(given: Mapping[str, Iterable[int]] | None) -> dict[str, Rgb]:
+    """Check colours that a user gave.
+
+    Args:
+        given: name -> (r, g, b), or None.
+
+    Returns:
+        The same as tuples.
+
+    Raises:
+        ConfigError: a colour is not three whole numbers from 0 to 255.
+    """
+    return {name: _checked(name, colour) for name, colour in (given or {}).items()}
 
 
 def _farthest(taken: list[Rgb]) -> Rgb:

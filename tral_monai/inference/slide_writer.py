@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SlideEvents(EventEnum):
-    """Moments in the work on one slide, in their order; a failed or skipped slide has none of the last two."""
+    """Moments in the work on one slide, in their order (failed and skipped ones have no ``MAPPED``, ``WRITTEN``)."""
 
     TILES_COMPLETED = "tiles_completed"
     """Some tiles are done: ``state.tiles_done`` of ``state.tiles_total``."""
@@ -25,6 +25,8 @@ class SlideEvents(EventEnum):
     """``state.result.prediction`` is there and the slide is still open as ``state.slide``: time to write files."""
     WRITTEN = "written"
     """All files of the slide are there except the one that says so."""
+    RUN_ENDED = "run_ended"
+    """The run is over, by whatever way: time to give back a terminal or close a file."""
 
 
 @dataclasses.dataclass
@@ -64,7 +66,7 @@ class SlideWriter:
         Args:
             engine: the evaluator whose slides to write.
         """
-        engine.expect_file(self.suffix)
+        engine.expect_file(self.suffix, self.settings())
         engine.add_event_handler(SlideEvents.MAPPED, self)
 
     def __call__(self, engine: SlideEvaluator) -> None:
@@ -76,6 +78,10 @@ class SlideWriter:
         result: SlideResult = engine.state.result
         with atomic_path(engine.output_dir / f"{result.stem}{self.suffix}") as path:
             self.write(path, engine.state.slide, result.prediction)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the file besides the prediction, as plain data; where it changes, a slide is done again."""
+        return {}
 
     def write(self, path: Path, slide: Slide, prediction: Any) -> None:
         """Write the file of one slide.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ from tral_monai.inference.map_classes import MapClasses
 from tral_monai.inference.tile_grid import TileGrid
 
 _UM2_PER_MM2 = 1e6
+_MOST_CENTRES_LISTED = 10_000  # the class map marks all of them
+_MOST_MESSAGES_LISTED = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,28 @@ class TissueMap:
         )
         scale = self.mpp_xy[0] * self.mpp_xy[1] / _UM2_PER_MM2
         return {name: float(area * scale) for name, area in zip(self.classes.names, areas_px, strict=True)}
+
+    def describe(self) -> dict[str, Any]:
+        """What a provenance file tells about the map, as plain data."""
+        failed = self.failed_centres_level0
+        return {
+            "map": {
+                "rows": self.class_index.shape[0],
+                "columns": self.class_index.shape[1],
+                "step_level0": self.grid.step_level0,
+                "classes": list(self.classes.names),
+            },
+            "tissue_tiles": self.tissue_tiles,
+            "tissue_mm2": self.tissue_mm2(),
+            "tiles": self.tile_counts(),
+            "areas_mm2": self.areas_mm2(),
+            "not_analysed": {
+                "tiles": len(failed),
+                "centres_level0": failed[:_MOST_CENTRES_LISTED].tolist(),
+                "messages": list(self.failures[:_MOST_MESSAGES_LISTED]),
+            },
+            "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
+        }
 
     def tissue_mm2(self) -> float:
         """Area of the tiles with tissue, whatever the model made of them, mm2."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,9 @@ class TissueMapper:
         undefined_below: a tile whose largest probability is lower is undefined; 0 turns the rule off.
         damaged_at_least: probability that the class ``Damaged`` needs, where the model has it; 0 turns the rule off.
         background_class: name of the class of tiles without tissue.
-        tissue_method: see :func:`tral_monai.slides.tissue.tissue_mask`.
+        tissue_method: ``auto`` or ``paper``; see :func:`tral_monai.slides.tissue.tissue_mask`, also for the next two.
+        min_object_um2: smaller pieces of tissue are left out; None takes the method's own limit.
+        max_hole_um2: smaller holes in the tissue are filled; None takes the method's own limit.
         min_tissue_coverage: share of a tile that must be tissue for the model to look at it. At 0.5 border tiles count
             as tissue where most of them is, so that areas are neither too large nor too small on average.
         stride_px: distance of tiles in pixels at 40x, and so what one pixel of the map stands for.
@@ -71,7 +73,9 @@ class TissueMapper:
         undefined_below: float = 0.6,
         damaged_at_least: float = 0.9,
         background_class: str = "Background",
-        tissue_method: str = "auto",
+        tissue_method: Literal["auto", "paper"] = "auto",
+        min_object_um2: float | None = None,
+        max_hole_um2: float | None = None,
         min_tissue_coverage: float = 0.5,
         stride_px: int = 128,
         magnifications: Sequence[float] | None = None,
@@ -93,6 +97,8 @@ class TissueMapper:
                 raise ConfigError(f"{name} must be at least 1, but is {value}")
         if read_ahead < 0:
             raise ConfigError(f"read_ahead must be 0 or more, but is {read_ahead}")
+        if tissue_method not in ("auto", "paper"):
+            raise ConfigError(f"tissue_method must be 'auto' or 'paper', but is '{tissue_method}'")
         if not 0.0 <= min_tissue_coverage <= 1.0:
             raise ConfigError(f"min_tissue_coverage must lie between 0 and 1, but is {min_tissue_coverage}")
         self.network = network
@@ -103,6 +109,8 @@ class TissueMapper:
         self.undefined_below = undefined_below
         self.damaged_at_least = damaged_at_least
         self.tissue_method = tissue_method
+        self.min_object_um2 = min_object_um2
+        self.max_hole_um2 = max_hole_um2
         self.min_tissue_coverage = min_tissue_coverage
         self.stride_px = stride_px
         own_magnifications = getattr(network, "magnifications", MAGNIFICATIONS)
@@ -120,6 +128,8 @@ class TissueMapper:
             "background_class": self.classes.names[self.classes.background],
             **self._thresholds(),
             "tissue_method": self.tissue_method,
+            "min_object_um2": self.min_object_um2,
+            "max_hole_um2": self.max_hole_um2,
             "min_tissue_coverage": self.min_tissue_coverage,
             "stride_px": self.stride_px,
             "tile_px": self.tile_px,
@@ -212,7 +222,9 @@ class TissueMapper:
         """Rows and columns of the cells with enough tissue, in reading order."""
         row, column = (indices.ravel() for indices in np.indices(grid.shape))
         tile_level0 = level0_per_tile(slide.mpp, tile_px=self.tile_px)
-        mask = tissue_mask(slide, method=self.tissue_method)
+        mask = tissue_mask(
+            slide, method=self.tissue_method, min_object_um2=self.min_object_um2, max_hole_um2=self.max_hole_um2
+        )
         covered = mask.coverage(grid.centres_level0(row, column), tile_level0) >= self.min_tissue_coverage
         return row[covered], column[covered]
 

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+import torch
+
+from tests.inference.colour_slides import PATTERN, ColourNet, break_tile, slide_pixels, write_slide
+from tral_monai.errors import CheckpointError, ConfigError, SlideReadError
+from tral_monai.inference.geojson_writer import class_annotations
+from tral_monai.inference.tissue_mapper import TissueMapper
+from tral_monai.slides.slide import open_slide
+
+# Values of the map: background first, then the network's classes in order, then undefined and not analysed.
+VALUE = {".": 0, "S": 1, "M": 2, "B": 3, "D": 4, "U": 5, "N": 6}
+# The paper's threshold cuts plain colours exactly at their borders; the default smooths and fills holes.
+EXACT: dict[str, Any] = {"tissue_method": "paper"}
+
+
+def values(pattern: tuple[str, ...]) -> list[list[int]]:
+    return [[VALUE[character] for character in row] for row in pattern]
+
+
+@pytest.fixture(scope="module")
+def slide_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_slide(tmp_path_factory.mktemp("slides") / "colours.tif", slide_pixels())
+
+
+@pytest.mark.parametrize("read_ahead", [0, 2])
+def test_the_map_is_the_pattern(slide_path: Path, read_ahead: int) -> None:
+    mapper = TissueMapper(ColourNet(), read_ahead=read_ahead, keep_probabilities=True, **EXACT)
+    with open_slide(slide_path) as slide:
+        tissue = mapper.map_slide(slide)
+    assert tissue.class_index.tolist() == values(PATTERN)
+    tiles = sum(character != "." for row in PATTERN for character in row)
+    assert tissue.tissue_tiles == tiles
+    assert tissue.tissue_mm2() == pytest.approx(tiles * 0.032**2)  # 128 px of 0.25 um are 32 um
+    assert tissue.areas_mm2()["Blood"] == pytest.approx(9 * 0.032**2)
+    assert np.isnan(tissue.confidence[0, 0])
+    assert tissue.confidence[2, 2] > 0.8
+    assert tissue.probabilities is not None
+    assert tissue.probabilities.shape == (12, 16, 4)
+    assert tissue.probabilities[2, 2].argmax() == 0
+    assert np.isnan(tissue.probabilities[0, 0]).all()
+    assert set(tissue.seconds) == {"mask", "model", "wait_for_pixels", "total"}
+
+
+@pytest.mark.parametrize(("mpp", "cell_px"), [(0.5, 64), (0.2, 160)])
+def test_a_scan_at_another_magnification_gives_the_same_map(tmp_path: Path, mpp: float, cell_px: int) -> None:
+    path = write_slide(tmp_path / "s.tif", slide_pixels(cell_px=cell_px), mpp=mpp)
+    with open_slide(path) as slide:
+        tissue = TissueMapper(ColourNet(), **EXACT).map_slide(slide)
+    assert tissue.class_index.tolist() == values(PATTERN)
+    assert tissue.grid.step_level0 == pytest.approx(cell_px)
+    assert tissue.areas_mm2()["Blood"] == pytest.approx(9 * 0.032**2)
+
+
+def test_a_stride_of_half_a_tile_gives_four_times_the_pixels(slide_path: Path) -> None:
+    with open_slide(slide_path) as slide:
+        tissue = TissueMapper(ColourNet(), stride_px=64, **EXACT).map_slide(slide)
+    assert tissue.class_index.shape == (24, 32)
+    # Tiles around the middle of a quarter of a cell: inside of a class they see that class alone.
+    assert tissue.class_index[6, 6] == VALUE["S"]
+    assert tissue.class_index[14, 19] == VALUE["B"]
+
+
+def test_uncertain_tiles_are_undefined_and_the_rule_can_be_turned_off(slide_path: Path) -> None:
+    unsure = ColourNet(scale=1e-5)
+    with open_slide(slide_path) as slide:
+        undefined = TissueMapper(unsure, **EXACT).map_slide(slide)
+        defined = TissueMapper(unsure, undefined_below=0.0, **EXACT).map_slide(slide)
+    tissue = np.array(values(PATTERN)) > 0
+    assert (undefined.class_index[tissue] == VALUE["U"]).all()
+    assert undefined.confidence[2, 2] == pytest.approx(0.25, abs=0.01)  # four classes, all alike
+    assert defined.class_index.tolist() == values(PATTERN)
+
+
+def test_damaged_needs_to_be_sure(tmp_path: Path) -> None:
+    pattern = tuple(row.replace("B", "D") for row in PATTERN)
+    path = write_slide(tmp_path / "s.tif", slide_pixels(pattern))
+    # Damaged lies 127 from muscle: at 0.05 it gets nearly all, at 0.014 it gets between 0.6 and 0.9.
+    with open_slide(path) as slide:
+        sure = TissueMapper(ColourNet(), **EXACT).map_slide(slide)
+        doubtful = TissueMapper(ColourNet(scale=0.014), undefined_below=0.5, **EXACT).map_slide(slide)
+    assert sure.class_index.tolist() == values(pattern)
+    assert doubtful.class_index[6, 10] != VALUE["D"]
+    assert doubtful.class_index[6, 10] != VALUE["U"]
+    assert doubtful.confidence[6, 10] < 0.5  # that of the class shown, the second
+
+
+def test_polygons_cover_the_cells_of_each_class_exactly(slide_path: Path) -> None:
+    with open_slide(slide_path) as slide:
+        annotations = list(class_annotations(TissueMapper(ColourNet(), **EXACT).map_slide(slide)))
+    by_class = {annotation.class_name: annotation.geometry for annotation in annotations}
+    assert len(annotations) == 3
+    assert by_class["Blood"].equals(shapely.box(9 * 128, 6 * 128, 12 * 128, 9 * 128))
+    whole = shapely.box(2 * 128, 2 * 128, 14 * 128, 10 * 128) - shapely.box(5 * 128, 4 * 128, 9 * 128, 8 * 128)
+    assert shapely.union_all(list(by_class.values())).equals(whole)
+
+
+def test_a_tile_that_cannot_be_decoded_is_not_analysed_and_nothing_else_changes(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "s.tif", slide_pixels())
+    break_tile(path, level=0, tile=2 * 8 + 1)  # 256 px tiles, 8 in a row: the cells of rows 4, 5 and columns 2, 3
+    with open_slide(path, "tiff") as slide:
+        tissue = TissueMapper(ColourNet(), **EXACT).map_slide(slide)
+    expected = [list(row) for row in values(PATTERN)]
+    for row, column in ((4, 2), (4, 3), (5, 2), (5, 3)):
+        expected[row][column] = VALUE["N"]
+    assert tissue.class_index.tolist() == expected
+    assert tissue.failed_centres_level0.tolist() == [[320, 576], [448, 576], [320, 704], [448, 704]]
+    assert np.isnan(tissue.confidence[4, 2])
+    assert tissue.tissue_tiles == sum(character != "." for row in PATTERN for character in row)
+    assert len(tissue.failures) >= 1
+
+
+def test_a_slide_of_which_nothing_can_be_decoded_is_an_error(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "s.tif", slide_pixels())
+    for tile in range(8 * 6):
+        break_tile(path, level=0, tile=tile)
+    with open_slide(path, "tiff") as slide, pytest.raises(SlideReadError, match=r"s\.tif: none of the \d+ tiles"):
+        TissueMapper(ColourNet(), **EXACT).map_slide(slide)
+
+
+def test_glass_alone_is_background_and_the_model_is_not_asked(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "s.tif", slide_pixels(("................",) * 12))
+    network = ColourNet()
+    with open_slide(path) as slide:
+        tissue = TissueMapper(network).map_slide(slide)
+    assert (tissue.class_index == 0).all()
+    assert tissue.tissue_mm2() == 0.0
+    assert network.batch_sizes == []
+
+
+def test_batches_are_as_large_as_asked_and_progress_ends_at_the_total(slide_path: Path) -> None:
+    network, seen = ColourNet(), list[tuple[int, int]]()
+    with open_slide(slide_path) as slide:
+        TissueMapper(network, batch_size=24, **EXACT).map_slide(slide, on_progress=lambda *at: seen.append(at))
+    tiles = sum(character != "." for row in PATTERN for character in row)
+    assert sum(network.batch_sizes) == tiles
+    assert max(network.batch_sizes) == 24
+    assert seen[0] == (0, tiles)
+    assert seen[-1] == (tiles, tiles)
+
+
+def test_the_networks_mode_and_gradients_are_left_as_they_were(slide_path: Path) -> None:
+    network = ColourNet().train()
+    with open_slide(slide_path) as slide:
+        TissueMapper(network).map_slide(slide)
+    assert network.training
+    assert torch.is_grad_enabled()
+
+
+def test_channels_last_changes_nothing(slide_path: Path) -> None:
+    with open_slide(slide_path) as slide:
+        tissue = TissueMapper(ColourNet(), channels_last=True, **EXACT).map_slide(slide)
+    assert tissue.class_index.tolist() == values(PATTERN)
+
+
+def test_tri_cnn_is_run_as_it_is_called_by_hand(slide_path: Path) -> None:
+    from tral_monai.networks.tri_cnn import TriCNN
+    from tral_monai.slides.triplets import TripletReader, triplets_to_tensor_layout
+
+    network = TriCNN(["Stroma", "Muscle", "Blood"], backbone="timm:mobilenetv3_small_050", hidden=(8,), seed=0).eval()
+    mapper = TissueMapper(network, keep_probabilities=True, **EXACT)
+    assert mapper.magnifications == (40.0, 10.0, 2.5)
+    with open_slide(slide_path) as slide:
+        tissue = mapper.map_slide(slide)
+        tile = TripletReader(slide).read(np.array([[9 * 128 + 64, 6 * 128 + 64]]))
+    with torch.no_grad():
+        by_hand = torch.softmax(network(torch.from_numpy(triplets_to_tensor_layout(tile))), dim=1)[0]
+    assert tissue.probabilities is not None
+    assert tissue.probabilities[6, 9] == pytest.approx(by_hand.numpy(), abs=2e-3)  # float16, another batch
+
+
+class Wrong(torch.nn.Module):
+    def __init__(self, logits: object) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, image: torch.Tensor) -> object:
+        return self.logits if not isinstance(self.logits, torch.Tensor) else self.logits.expand(len(image), -1)
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [
+        (torch.zeros(1, 3), r"logits of shape \(\d+, 2\), one per class in \['a', 'b'\], but gave \(\d+, 3\)"),
+        ([1.0, 2.0], "but gave list; the checkpoint is of another network"),
+        (torch.full((1, 2), float("nan")), "logits are not finite"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_told(slide_path: Path, logits: object, message: str) -> None:
+    with open_slide(slide_path) as slide, pytest.raises(CheckpointError, match=message):
+        TissueMapper(Wrong(logits), ["a", "b"]).map_slide(slide)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"classes": ["x", "y"]}, r"classes must be the network's, but are \['x', 'y'\] instead of \['Stroma'"),
+        ({"batch_size": 0}, "batch_size must be at least 1, but is 0"),
+        ({"stride_px": 0}, "stride_px must be at least 1, but is 0"),
+        ({"read_ahead": -1}, "read_ahead must be 0 or more, but is -1"),
+        ({"min_tissue_coverage": 2.0}, r"min_tissue_coverage must lie between 0 and 1, but is 2\.0"),
+        ({"tissue_method": "magic"}, "tissue_method must be 'auto' or 'paper', but is 'magic'"),
+        ({"undefined_below": 60.0}, "undefined_below must lie between 0 and 1"),
+    ],
+)
+def test_settings_are_checked_before_the_run(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TissueMapper(ColourNet(), **settings)  # type: ignore[arg-type]
+
+
+def test_class_names_must_be_known() -> None:
+    with pytest.raises(ConfigError, match=r"give classes=\[\.\.\.\]"):
+        TissueMapper(torch.nn.Identity())
+
+
+def test_memory_does_not_grow_with_the_slide(tmp_path: Path) -> None:
+    """Four times the slide, the same peak (numpy's and Python's own memory) but for a few bytes per tile."""
+    peaks = []
+    for copies in (2, 4):
+        pattern = tuple(row * copies for row in PATTERN) * copies
+        path = write_slide(tmp_path / f"{copies}.tif", slide_pixels(pattern, cell_px=128))
+        with open_slide(path) as slide:
+            mapper = TissueMapper(ColourNet(), batch_size=32)
+            tracemalloc.start()
+            mapper.map_slide(slide)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0]
