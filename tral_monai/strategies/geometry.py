@@ -94,7 +94,7 @@ def k_means(
         weights = weights + weights.max() * 1e-6
     big = x.size * k > 2_000_000_000
     model = (
-        MiniBatchKMeans(k, n_init=1, batch_size=max(4096, 2 * k), random_state=seed)
+        MiniBatchKMeans(k, n_init=1, batch_size=max(4096, 2 * k), init_size=max(1000, 4 * k), random_state=seed)
         if big
         else KMeans(k, n_init=1, max_iter=100, random_state=seed)
     )
