@@ -14,10 +14,9 @@ from tral_monai.errors import MissingExtraError, SlideOpenError, SlideReadError
 from tral_monai.slides.backend import RGB, WHITE
 from tral_monai.slides.magnification import level_downsamples
 from tral_monai.slides.mpp import plausible
-from tral_monai.slides.tiff import stored_mpp
+from tral_monai.slides.tiff_pyramid import empty_tiles, stored_mpp
 
-_UNIT_PX = 512
-_UNIT_RANGE_PX = (128, 1024)
+_UNIT_PX = 512  # where the file has no tiles
 
 
 def _loaded_libraries() -> str:
@@ -80,15 +79,12 @@ class CuCIMBackend:
                 f"{path.name}: cuCIM sees {self._image.dims} and {resolutions}, expected an RGB pyramid"
             )
         self.level_dimensions = tuple((int(w), int(h)) for w, h in resolutions["level_dimensions"])
-        self._tile_sizes = tuple(self._unit(int(w), int(h)) for w, h in resolutions["level_tile_sizes"])
+        self._tile_sizes = tuple((int(w) or _UNIT_PX, int(h) or _UNIT_PX) for w, h in resolutions["level_tile_sizes"])
         self._stored_factors = tuple(float(factor) for factor in resolutions["level_downsamples"])
         self._downsamples = level_downsamples(self.level_dimensions)
         self.mpp_xy = plausible(stored_mpp(path))
-
-    @staticmethod
-    def _unit(width: int, height: int) -> tuple[int, int]:
-        low, high = _UNIT_RANGE_PX
-        return (width, height) if low <= width <= high and low <= height <= high else (_UNIT_PX, _UNIT_PX)
+        empty = empty_tiles(path)
+        self._empty = tuple(empty.get(size, frozenset()) for size in self.level_dimensions)
 
     def tile_size(self, level: int) -> tuple[int, int]:
         """Return (width, height) of the file's tiles in pixels."""
@@ -96,6 +92,9 @@ class CuCIMBackend:
 
     def read_tile(self, level: int, column: int, row: int, out: RGB) -> None:
         """Read one tile into `out`; only the part inside of the level is asked for, because cuCIM pads with black."""
+        if (column, row) in self._empty[level]:
+            out[:] = WHITE  # cuCIM makes what the file leaves out black
+            return
         height, width = out.shape[:2]
         x, y = column * width, row * height
         inside_w = min(width, self.level_dimensions[level][0] - x)

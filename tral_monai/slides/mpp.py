@@ -54,6 +54,14 @@ def _from_ome(description: str) -> tuple[float, float] | None:
     return sizes[0], sizes[1]
 
 
+def _from_philips(description: str) -> tuple[float, float] | None:
+    # Millimetres, rows (y) before columns (x); the first one is the full image's.
+    quote = r"(?:&quot;|\")"
+    spacing = rf'Name="DICOM_PIXEL_SPACING"[^>]*>\s*{quote}([0-9.eE+-]+){quote}\s+{quote}([0-9.eE+-]+){quote}'
+    match = re.search(spacing, description)
+    return (float(match[2]) * 1000, float(match[1]) * 1000) if match else None
+
+
 def _from_resolution(
     x_resolution: tuple[int, int], y_resolution: tuple[int, int], unit: int
 ) -> tuple[float, float] | None:
@@ -67,14 +75,15 @@ def mpp_from_tiff(description: str, tags: Mapping[str, Any]) -> tuple[float, flo
     """Return the mpp that the first directory of a TIFF records.
 
     Args:
-        description: ImageDescription tag: Aperio's text, OME-XML, or anything else.
+        description: ImageDescription tag: Aperio's text, OME-XML, Philips' XML, or anything else.
         tags: Values of XResolution, YResolution (numerator, denominator) and ResolutionUnit where present.
 
     Returns:
-        (x, y) in micrometres per pixel from Aperio's `MPP`, else OME's `PhysicalSizeX/Y`, else the resolution tags
-        where their unit is a length and the value a microscope's; None where nothing of that is there.
+        (x, y) in micrometres per pixel from Aperio's `MPP`, OME's `PhysicalSizeX/Y` or Philips' pixel spacing, else
+        the resolution tags where their unit is a length and the value a microscope's; None where none of them says it.
     """
-    found = plausible(_from_aperio(description)) or plausible(_from_ome(description))
+    texts = (_from_aperio, _from_ome, _from_philips)
+    found = next((value for value in (plausible(text(description)) for text in texts) if value is not None), None)
     if found is None and "XResolution" in tags and "YResolution" in tags:
         found = plausible(
             _from_resolution(tags["XResolution"], tags["YResolution"], int(tags.get("ResolutionUnit", 2)))

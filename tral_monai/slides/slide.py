@@ -5,55 +5,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
-from tral_monai.errors import SlideError, SlideOpenError, SlideReadError
+from tral_monai.errors import SlideError, SlideReadError
 from tral_monai.slides.backend import RGB, Backend, LevelTiles, TileSource, read_window
-from tral_monai.slides.cucim_backend import CuCIMBackend
-from tral_monai.slides.image_backend import SUFFIXES, ImageBackend
+from tral_monai.slides.choose_backend import BackendName, open_backend
 from tral_monai.slides.magnification import level_downsamples, magnification_to_mpp, mpp_to_magnification, resolve
 from tral_monai.slides.mpp import choose_mpp
-from tral_monai.slides.openslide_backend import OpenSlideBackend
 from tral_monai.slides.resample import ResampledTiles
-from tral_monai.slides.tiff import NotDirectError, TiffBackend
-
-BackendName = Literal["auto", "tiff", "cucim", "openslide", "image"]
-
-_BACKENDS: dict[str, Callable[[Path], Backend]] = {
-    "tiff": TiffBackend,
-    "cucim": CuCIMBackend,
-    "openslide": OpenSlideBackend,
-    "image": ImageBackend,
-}
-
-
-def _open_backend(path: Path, name: str) -> Backend:
-    if not path.exists():
-        raise SlideOpenError(f"{path.name}: no such file ({path})")
-    if path.is_file() and path.stat().st_size == 0:
-        raise SlideOpenError(f"{path.name}: the file is empty; copy it again")
-    if name == "auto":
-        return _open_auto(path)
-    return _BACKENDS[name](path)
-
-
-def _open_auto(path: Path) -> Backend:
-    if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"):
-        return ImageBackend(path)
-    if path.is_file():
-        try:
-            return TiffBackend(path)
-        except NotDirectError:
-            pass  # a slide of another kind, which the next backends read
-    try:
-        return OpenSlideBackend(path)
-    except SlideOpenError:
-        if path.suffix.lower() not in SUFFIXES:
-            raise
-    return ImageBackend(path)
 
 
 def open_slide(path: str | os.PathLike[str], backend: BackendName = "auto", mpp: float | None = None) -> Slide:
@@ -93,12 +54,10 @@ class Slide:
     def __init__(
         self, path: str | os.PathLike[str], *, backend: BackendName = "auto", mpp: float | None = None
     ) -> None:
-        if backend != "auto" and backend not in _BACKENDS:
-            raise SlideOpenError(f"backend must be 'auto' or one of {sorted(_BACKENDS)}, got {backend!r}")
         self.path = Path(path)
         self.name = self.path.name
         self._requested = backend
-        opened = _open_backend(self.path, backend)
+        opened = open_backend(self.path, backend)
         self._backend: Backend | None = opened
         self._pid = os.getpid()
         self._closed = False
@@ -125,7 +84,7 @@ class Slide:
             raise SlideReadError(f"{self.name}: the slide is closed; open it again")
         if self._backend is None or self._pid != os.getpid():
             # A handle inherited by a fork shares its file position with the parent: it is replaced, never used.
-            self._backend = _open_backend(self.path, self._requested)
+            self._backend = open_backend(self.path, self._requested)
             self._pid = os.getpid()
         return self._backend
 

@@ -115,7 +115,7 @@ def tissue_mask(
     width, height = (max(math.ceil(side / downsample), 1) for side in slide.dimensions)
     image = slide.read((0, 0), (width, height), mpp=mpp)
     mask_mpp = downsample * slide.mpp
-    mask = _stained(image, mask_mpp) if method == "auto" else _paper(image)
+    mask = _stained(image, mask_mpp, object_um2) if method == "auto" else _paper(image)
     mask = _without_small(mask, object_um2 / mask_mpp**2)
     mask = _without_holes(mask, hole_um2 / mask_mpp**2)
     return TissueMask(mask, mask_mpp, downsample)
@@ -126,7 +126,7 @@ def _paper(image: RGB) -> Mask:
     return _close(image[..., 1] <= _PAPER_MAX_GREEN, square)
 
 
-def _stained(image: RGB, mpp: float) -> Mask:
+def _stained(image: RGB, mpp: float, min_object_um2: float) -> Mask:
     """Return what is stained more than the slide's own glass, in optical density; see `tissue_mask`."""
     glass = _glass_colour(image)
     smooth = ndimage.gaussian_filter(image.astype(np.float32), (_SMOOTH_UM / mpp, _SMOOTH_UM / mpp, 0))
@@ -137,7 +137,7 @@ def _stained(image: RGB, mpp: float) -> Mask:
     red, green = density[..., 0], density[..., 1]
     ink = stained & (red > 1.3 * green) & (red > 0.15)  # green and blue ink take out red; H&E and DAB take out green
     tissue = stained & ~ink
-    tissue = _without_small(tissue, MIN_OBJECT_UM2 / mpp**2)
+    tissue = _without_small(tissue, min_object_um2 / mpp**2)
     if tissue.any():
         tissue |= ink & (ndimage.distance_transform_edt(~tissue) * mpp <= _INK_REACH_UM)
     radius = max(round(_CLOSE_UM / mpp), 1)

@@ -44,10 +44,10 @@ def triplets_to_tensor_layout(triplets: RGB) -> RGB:
 class TripletReader:
     """Reads tiles at several magnifications around shared centres.
 
-    At a magnification with d level-0 pixels per pixel, a 128 px tile starts at `floor(centre / d + 0.5) - 64`: the centre
-    lies on the boundary between pixels 63 and 64, exactly where d divides it and within half a pixel elsewhere, the same
-    inside of the slide and at its border. What lies outside is white. A triplet's pixels do not depend on what else is
-    read, in which order, or by how many threads.
+    At a magnification with d level-0 pixels per pixel, a 128 px tile starts at `floor(centre / d + 0.5) - 64`: the
+    centre lies on the boundary between pixels 63 and 64, exactly where d divides it and within half a pixel elsewhere,
+    the same inside of the slide and at its border. What lies outside is white. A triplet's pixels do not depend on what
+    else is read, in which order, or by how many threads.
 
     Requests are ordered by blocks of the slide, the file's tiles that they touch are decoded once each into a bounded
     cache, and the windows are cut from there. The cache serves scattered requests (shuffled training) as well.

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Direct decoding of tiled RGB TIFF and Aperio SVS: each JPEG or JPEG2000 tile straight from the file."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import imagecodecs
+
+from tral_monai.errors import SlideReadError
+from tral_monai.slides.backend import RGB, WHITE
+from tral_monai.slides.magnification import level_downsamples
+from tral_monai.slides.tiff_pyramid import JPEG, TiffLevel, read_pyramid
+
+
+class _FileBytes:
+    """Reads bytes at an offset, from several threads at once and without a shared file position."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._lock = threading.Lock()
+
+    def read(self, offset: int, count: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), count, offset)
+        with self._lock:  # Windows
+            self._file.seek(offset)
+            return self._file.read(count)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TiffBackend:
+    """Tiled 8-bit RGB TIFF or Aperio SVS, decoded tile by tile with imagecodecs.
+
+    JPEG tiles are decoded with libjpeg-turbo's defaults, as OpenSlide does, so the pixels are the same to the bit.
+
+    Args:
+        path: The slide file.
+
+    Raises:
+        NotDirectError: A TIFF, or another format, that this backend does not decode.
+        SlideOpenError: A TIFF that is damaged or cut short.
+    """
+
+    name = "tiff"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._levels, self.mpp_xy = read_pyramid(path)
+        self._bytes = _FileBytes(path)
+        self.level_dimensions = tuple((level.width, level.height) for level in self._levels)
+        self._downsamples = level_downsamples(self.level_dimensions)
+
+    def tile_size(self, level: int) -> tuple[int, int]:
+        """Return (width, height) of the file's own tiles in pixels."""
+        return self._levels[level].tile_width, self._levels[level].tile_height
+
+    def read_tile(self, level: int, column: int, row: int, out: RGB) -> None:
+        """Decode one tile into `out`; a tile that the file leaves out is white."""
+        info = self._levels[level]
+        index = row * info.columns + column
+        count = int(info.byte_counts[index])
+        if count == 0:
+            out[:] = WHITE
+            return
+        try:
+            data = self._bytes.read(int(info.offsets[index]), count)
+            if len(data) < count:
+                raise ValueError(f"{len(data)} of its {count} bytes are left in the file")
+            _decode(info, index, data, out)
+        except Exception as error:  # the codecs raise a class of their own each
+            factor = self._downsamples[level]
+            x, y = round(column * info.tile_width * factor), round(row * info.tile_height * factor)
+            raise SlideReadError(
+                f"{self._path.name}: tile at level {level}, column {column}, row {row} (x {x}, y {y} at level 0) "
+                f"cannot be decoded: {error}. The file is damaged; copy it again"
+            ) from error
+        if (column + 1) * info.tile_width > info.width:
+            out[:, info.width - column * info.tile_width :] = WHITE
+        if (row + 1) * info.tile_height > info.height:
+            out[info.height - row * info.tile_height :] = WHITE
+
+    def close(self) -> None:
+        """Close the file."""
+        self._bytes.close()
+
+
+def _decode(level: TiffLevel, index: int, data: bytes, out: RGB) -> None:
+    """Decode a tile's bytes into `out`; raises what the codec raises, or ValueError for a tile of another size."""
+    if level.compression == JPEG:
+        tables, colours = level.jpeg_tables, level.colour_space
+        try:
+            imagecodecs.jpeg8_decode(data, tables=tables, colorspace=colours, outcolorspace="RGB", out=out)
+            return
+        except ValueError:  # the image is not of the tile's size
+            pixels = imagecodecs.jpeg8_decode(data, tables=tables, colorspace=colours, outcolorspace="RGB")
+    else:
+        pixels = level.decode(data, index)[0]
+        pixels = pixels.reshape(pixels.shape[-3:])
+    row, column = divmod(index, level.columns)
+    height = min(level.tile_height, level.height - row * level.tile_height)
+    width = min(level.tile_width, level.width - column * level.tile_width)
+    # Some writers cut the tiles of the last row and column to what is visible of them.
+    if pixels.ndim != 3 or pixels.shape[0] < height or pixels.shape[1] < width or pixels.shape[2] != 3:
+        raise ValueError(f"it holds an image of shape {pixels.shape}, expected at least {height} x {width} RGB pixels")
+    out[:height, :width] = pixels[:height, :width]
