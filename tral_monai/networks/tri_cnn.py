@@ -192,10 +192,16 @@ class TriCNN(nn.Module):
         return (rgb - self.mean) / self.std
 
     def train(self, mode: bool = True) -> TriCNN:
-        """Sets training mode, except for the backbones where they are frozen."""
-        super().train(mode)
-        if self.frozen:
-            self.branches.eval()
+        """Sets the training mode; frozen backbones stay in evaluation mode."""
+        if not self.frozen:
+            return super().train(mode)
+        # Trainers call this in every iteration, and walking through three deep backbones that are frozen anyway would
+        # take longer than the step of a classifier on cached features.
+        self.training = mode
+        self.head.train(mode)
+        for branch in self.branches:
+            if branch.training:
+                branch.eval()
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
