@@ -44,7 +44,7 @@ def class_annotations(
     values = [value for value in range(len(classes)) if value != classes.background]
     labels, _ = label_regions(tissue.class_index, values)
     flat = labels.ravel()
-    tiles = np.bincount(flat)
+    tiles = np.maximum(np.bincount(flat), 1)  # cells without a region have number 0, which may not occur
     probability = (
         np.bincount(flat, weights=np.nan_to_num(tissue.confidence.ravel(), nan=0.0).astype(np.float64)) / tiles
     )

@@ -30,8 +30,9 @@ class _TileSpeedColumn(ProgressColumn):
     """Tiles per second of the slide's task, nothing for the task of all slides."""
 
     def render(self, task: RichTask) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} tiles/s" if task.fields.get("tiles") and speed else "", style="progress.data.speed")
+        if not task.fields.get("tiles") or not task.completed or not task.elapsed:
+            return Text("")
+        return Text(f"{task.completed / task.elapsed:,.0f} tiles/s", style="progress.data.speed")
 
 
 class ProgressHandler:

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Events
+from monai.handlers import CheckpointLoader, StatsHandler
+from torch.utils.data import DataLoader
+
+from tests.inference.colour_slides import PATTERN, ColourNet, slide_pixels, write_slide
+from tral_monai.errors import CheckpointError, ConfigError, SlideError, TralError
+from tral_monai.inference.areas import AreasWriter
+from tral_monai.inference.class_map_png import ClassMapWriter, read_class_map
+from tral_monai.inference.geojson_writer import GeoJSONWriter
+from tral_monai.inference.overlay import OverlayWriter
+from tral_monai.inference.provenance import ProvenanceWriter
+from tral_monai.inference.slide_evaluator import SlideEvaluator
+from tral_monai.inference.slide_list import SlideListDataset
+from tral_monai.inference.slide_writer import SlideEvents
+from tral_monai.inference.tissue_mapper import TissueMapper
+
+SMALL = tuple(row[2:8] for row in PATTERN[2:8])  # 6 x 6 tiles: quick
+SUFFIXES = (".geojson", ".json", "_classes.png", "_overlay.png")
+
+
+@pytest.fixture
+def slides(tmp_path: Path) -> Path:
+    folder = tmp_path / "slides of P. Smith"  # a folder's name must not get into any result
+    folder.mkdir()
+    write_slide(folder / "a.tif", slide_pixels(SMALL))
+    write_slide(folder / "b.1.tif", slide_pixels(SMALL))
+    return folder
+
+
+def evaluator(slides: Path, output: Path, **settings: Any) -> SlideEvaluator:
+    mapper = settings.pop("mapper", None) or TissueMapper(ColourNet(), tissue_method="paper")
+    handlers = [ClassMapWriter(), GeoJSONWriter(), OverlayWriter(max_px=400), ProvenanceWriter(), AreasWriter()]
+    handlers += settings.pop("handlers", [])
+    data = settings.pop("data", None) or SlideListDataset(f"{slides}/*.tif")
+    return SlideEvaluator(data, mapper, output, val_handlers=handlers, **settings)
+
+
+def statuses(run: SlideEvaluator) -> dict[str, str]:
+    return {result.name: result.status for result in run.results}
+
+
+def test_every_slide_gets_its_files(slides: Path, tmp_path: Path) -> None:
+    run = evaluator(slides, tmp_path / "maps")
+    run.run()
+    assert statuses(run) == {"a.tif": "mapped", "b.1.tif": "mapped"}
+    written = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert written == sorted([f"{stem}{suffix}" for stem in ("a", "b.1") for suffix in SUFFIXES] + ["areas.csv"])
+    values, names = read_class_map(tmp_path / "maps" / "a_classes.png")
+    assert values.tolist() == [[0 if c == "." else 1 for c in row] for row in SMALL]
+    assert names[1] == "Stroma"
+    assert run.state.metrics == {"slides_mapped": 2, "slides_skipped": 0, "slides_failed": 0, "tiles": 2 * 24}
+
+
+def test_a_data_loader_does_as_well(slides: Path, tmp_path: Path) -> None:
+    run = evaluator(slides, tmp_path / "maps", data=DataLoader(SlideListDataset(str(slides)), batch_size=1))
+    run.run()
+    assert statuses(run) == {"a.tif": "mapped", "b.1.tif": "mapped"}
+    run = evaluator(slides, tmp_path / "two", data=DataLoader(SlideListDataset(str(slides)), batch_size=2))
+    with pytest.raises(ConfigError, match="the batch has 2; use batch_size=1"):
+        run.run()
+
+
+def test_finished_slides_are_kept_and_anything_that_matters_makes_them_be_done_again(
+    slides: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "maps"
+    evaluator(slides, output).run()
+    before = {path.name: path.stat().st_mtime_ns for path in output.glob("*.json")}
+
+    again = evaluator(slides, output)
+    again.run()
+    assert statuses(again) == {"a.tif": "skipped", "b.1.tif": "skipped"}
+    assert {path.name: path.stat().st_mtime_ns for path in output.glob("*.json")} == before
+    assert (output / "areas.csv").read_text().count("skipped") == 2
+
+    # A slide whose content changed, a file that is gone, a record cut short.
+    write_slide(slides / "a.tif", slide_pixels(tuple(row.replace("S", "M") for row in SMALL)))
+    changed = evaluator(slides, output)
+    changed.run()
+    assert statuses(changed) == {"a.tif": "mapped", "b.1.tif": "skipped"}
+    (output / "a_overlay.png").unlink()
+    (output / "b.1.json").write_text('{"run_key": "')
+    repaired = evaluator(slides, output)
+    repaired.run()
+    assert statuses(repaired) == {"a.tif": "mapped", "b.1.tif": "mapped"}
+
+    # Other thresholds, other weights, other drawing, or no wish to resume.
+    for settings in (
+        {"mapper": TissueMapper(ColourNet(), tissue_method="paper", undefined_below=0.5)},
+        {"mapper": TissueMapper(ColourNet(scale=0.06), tissue_method="paper")},
+        {"resume": False},
+    ):
+        evaluator(slides, output).run()
+        run = evaluator(slides, output, **settings)
+        run.run()
+        assert set(statuses(run).values()) == {"mapped"}
+    run = SlideEvaluator(
+        SlideListDataset(str(slides)),
+        TissueMapper(ColourNet(), tissue_method="paper"),
+        output,
+        val_handlers=[
+            ClassMapWriter({"Stroma": (1, 2, 3)}),
+            GeoJSONWriter(),
+            OverlayWriter(max_px=400),
+            ProvenanceWriter(),
+        ],
+    )
+    run.run()
+    assert set(statuses(run).values()) == {"mapped"}
+
+
+def test_killed_while_writing_leaves_nothing_that_looks_finished(slides: Path, tmp_path: Path) -> None:
+    output = tmp_path / "maps"
+
+    class Killed(BaseException):
+        pass
+
+    def kill(engine: SlideEvaluator) -> None:
+        raise Killed
+
+    run = evaluator(slides, output)
+    run.add_event_handler(SlideEvents.MAPPED, kill)  # after all writers, before the record
+    with pytest.raises(Killed):
+        run.run()
+    (output / ".part-77-a.geojson").write_text("half")
+    assert not list(output.glob("*.json"))
+    again = evaluator(slides, output)
+    again.run()
+    assert statuses(again) == {"a.tif": "mapped", "b.1.tif": "mapped"}
+    assert not list(output.glob(".part-*"))
+
+
+def test_an_older_record_goes_before_the_slide_is_done_again(slides: Path, tmp_path: Path) -> None:
+    output = tmp_path / "maps"
+    evaluator(slides, output).run()
+    seen: list[bool] = []
+    run = evaluator(slides, output, mapper=TissueMapper(ColourNet(scale=0.06), tissue_method="paper"))
+    run.add_event_handler(SlideEvents.MAPPED, lambda: seen.append((output / "a.json").exists()))
+    run.run()
+    assert seen[0] is False
+
+
+def test_bad_slides_are_reported_by_name_and_the_others_go_on(
+    slides: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_slide(slides / "c.tif", slide_pixels(SMALL), mpp=None)
+    (slides / "d.tif").write_bytes((slides / "a.tif").read_bytes()[:2000])
+    (slides / "e.tif").touch()
+    run = evaluator(slides, tmp_path / "maps")
+    with caplog.at_level(logging.INFO):
+        run.run()
+    assert statuses(run) == {
+        "a.tif": "mapped", "b.1.tif": "mapped", "c.tif": "failed", "d.tif": "failed", "e.tif": "failed",
+    }  # fmt: skip
+    errors = {result.name: result.error for result in run.results}
+    assert "--mpp 0.25" in str(errors["c.tif"])
+    assert str(errors["d.tif"]).startswith("d.tif")
+    assert "the file is empty" in str(errors["e.tif"])
+    assert "slide 5/5 failed: e.tif" in caplog.text
+    table = (tmp_path / "maps" / "areas.csv").read_text().splitlines()
+    assert len(table) == 6
+    assert table[3].startswith("c.tif,failed,")
+    assert not (tmp_path / "maps" / "d.json").exists()
+    assert run.state.metrics["slides_failed"] == 3
+
+
+@pytest.mark.parametrize(("fail_on", "good", "raises"), [
+    ("all", True, False), ("all", False, True), ("any", True, True), ("never", False, False),
+])  # fmt: skip
+def test_when_a_run_ends_with_an_error(slides: Path, tmp_path: Path, fail_on: Any, good: bool, raises: bool) -> None:
+    (slides / "b.1.tif").write_bytes(b"no slide")
+    if not good:
+        (slides / "a.tif").unlink()
+    run = evaluator(slides, tmp_path / "maps", fail_on=fail_on)
+    if raises:
+        with pytest.raises(SlideError, match=r"1 of \d slides failed:\n  b\.1\.tif"):
+            run.run()
+    else:
+        run.run()
+
+
+def test_mpp_is_for_slides_without_one_unless_it_overrides(slides: Path, tmp_path: Path) -> None:
+    write_slide(slides / "c.tif", slide_pixels(SMALL), mpp=None)
+    run = evaluator(slides, tmp_path / "maps", mpp=0.5)
+    run.run()
+    mpps = {
+        result.name: (result.record["slide"]["mpp_xy"], result.record["slide"]["mpp_source"]) for result in run.results
+    }
+    assert mpps["a.tif"] == ([pytest.approx(0.25), pytest.approx(0.25)], "file")
+    assert mpps["c.tif"] == ([0.5, 0.5], "given")
+    run = evaluator(slides, tmp_path / "all", mpp=0.5, override_mpp=True)
+    run.run()
+    assert all(result.record["slide"]["mpp_source"] == "given" for result in run.results)
+
+
+def test_no_folder_gets_into_any_result(slides: Path, tmp_path: Path) -> None:
+    (slides / "d.tif").write_bytes(b"no slide")
+    shutil.copy(slides / "a.tif", slides / "e.tif")
+    data = SlideListDataset(str(slides))
+    (slides / "e.tif").unlink()  # gone since the list was made: the message of the operating system has the path
+    run = evaluator(slides, tmp_path / "maps", data=data)
+    run.run()
+    assert statuses(run)["e.tif"] == "failed"
+    for path in (tmp_path / "maps").iterdir():
+        assert b"Smith" not in path.read_bytes()
+    assert all("Smith" not in str(result.error) for result in run.results)
+
+
+def test_an_unexpected_error_of_one_slide_does_not_end_the_run(
+    slides: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Fragile(ColourNet):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            self.batch_sizes.append(0)
+            if len(self.batch_sizes) == 1:
+                raise ZeroDivisionError("first batch")
+            return super().forward(image)
+
+    run = evaluator(slides, tmp_path / "maps", mapper=TissueMapper(Fragile(), tissue_method="paper"))
+    run.run()
+    assert statuses(run) == {"a.tif": "failed", "b.1.tif": "mapped"}
+    assert run.results[0].error == "a.tif: ZeroDivisionError: first batch"
+    assert "Traceback" in caplog.text
+
+
+def test_a_full_disk_ends_the_run(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = evaluator(slides, tmp_path / "maps")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TralError, match=r"cannot write a_classes\.png: No space left"):
+        run.run()
+    assert list((tmp_path / "maps").iterdir()) == []
+
+
+def test_monais_handlers_work(slides: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trained, network = ColourNet(scale=0.05), ColourNet(scale=0.0)
+    torch.save({"model": trained.state_dict()}, tmp_path / "model.pt")
+    run = evaluator(
+        slides,
+        tmp_path / "maps",
+        mapper=TissueMapper(network, tissue_method="paper"),
+        handlers=[
+            CheckpointLoader(load_path=str(tmp_path / "model.pt"), load_dict={"model": network}),
+            StatsHandler(name=None, iteration_log=False),
+        ],
+    )
+    with caplog.at_level(logging.INFO):
+        run.run()
+    assert run.results[0].record["result"]["tiles"]["Stroma"] == 24  # with scale 0 all would be undefined
+    assert "slides_mapped: 2" in caplog.text
+
+
+def test_a_checkpoint_of_other_classes_ends_the_run_before_the_first_slide(slides: Path, tmp_path: Path) -> None:
+    from tral_monai.networks.tri_cnn import TriCNN
+
+    options: dict[str, Any] = {"backbone": "timm:mobilenetv3_small_050", "hidden": (4,), "seed": 0}
+    theirs, ours = TriCNN(["Stroma", "Muscle"], **options), TriCNN(["Stroma", "Blood"], **options)
+    torch.save({"model": theirs.state_dict(), "contract": theirs.contract.state_dict()}, tmp_path / "model.pt")
+    load = CheckpointLoader(load_path=str(tmp_path / "model.pt"), load_dict={"contract": ours.contract, "model": ours})
+    run = evaluator(slides, tmp_path / "maps", mapper=TissueMapper(ours), handlers=[load])
+    with pytest.raises(CheckpointError, match="classes: the checkpoint has"):
+        run.run()
+    assert list((tmp_path / "maps").iterdir()) == []
+
+
+def test_events_come_in_their_order_and_maps_are_let_go(slides: Path, tmp_path: Path) -> None:
+    seen: list[str] = []
+    run = evaluator(slides, tmp_path / "maps")
+    for event in SlideEvents:
+        if event is not SlideEvents.TILES_COMPLETED:
+            run.add_event_handler(event, lambda engine, name=event.name: seen.append(name))
+    run.add_event_handler(Events.ITERATION_COMPLETED, lambda: seen.append(run.state.output[0]["image"]))
+    run.run()
+    assert seen == ["MAPPED", "WRITTEN", "a.tif", "MAPPED", "WRITTEN", "b.1.tif", "RUN_ENDED"]
+    assert run.results[0].prediction is None
+    assert run.state.slide is None
+
+
+def test_a_run_can_be_repeated_with_other_weights(slides: Path, tmp_path: Path) -> None:
+    network = ColourNet()
+    run = evaluator(slides, tmp_path / "maps", mapper=TissueMapper(network, tissue_method="paper"))
+    run.run()
+    with torch.no_grad():
+        network.scale.mul_(2.0)
+    run.run()
+    assert statuses(run) == {"a.tif": "mapped", "b.1.tif": "mapped"}
+    record = json.loads((tmp_path / "maps" / "a.json").read_text())
+    assert record["model"]["weights_sha256"] == run.weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fail_on": "some"}, "fail_on must be 'all', 'any' or 'never', but is 'some'"),
+        ({"mpp": -1.0}, r"mpp must be a positive number .* but is -1\.0"),
+        ({"override_mpp": True}, "override_mpp needs the value to use"),
+        ({"handlers": [ClassMapWriter()]}, "two handlers write '<name>_classes.png'; remove one"),
+    ],
+)
+def test_settings_are_checked_before_the_run(
+    slides: Path, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluator(slides, tmp_path / "maps", **settings)
