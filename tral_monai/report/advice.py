@@ -163,8 +163,8 @@ def decide(classes: tuple[ClassAdvice, ...], macro_trend: Trend, *, rounds_used:
     return Decision(
         "stop",
         None,
-        f"{head}. {worst.name} holds most of what is still missed{_mistake_clause(worst)}: look at those tiles before "
-        "labelling more of the same.",
+        f"{head}. {worst.name} holds the largest part of what is still missed{_mistake_clause(worst)}: look at those "
+        "tiles before labelling more of the same.",
     )
 
 

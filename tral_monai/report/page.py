@@ -111,6 +111,7 @@ def write_report(run_dirs: Sequence[str | Path], output: str | Path | None = Non
     runs = [RunData.from_folder(folder) for folder in run_dirs]
     path = Path(output) if output is not None else runs[0].folder / "report.html"
     html = render_report(runs[0], runs[1:])
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as part:
         part.write_text(html, encoding="utf-8")
     return path

@@ -131,20 +131,23 @@ class RunData:
 
     # -- labels and costs ---------------------------------------------------------------------------------------------
 
+    @cached_property
+    def _labels_by_round(self) -> dict[int, float]:
+        costs = self.tables["labels"].groupby("round")["cost_labels"].sum()
+        return {int(round_): float(cost) for round_, cost in zip(costs.index.tolist(), costs, strict=True)}
+
     def labels_before(self, round_: int) -> float:
         """Labels paid for that the model of ``round_`` was trained on."""
-        labels = self.tables["labels"]
-        return float(labels.loc[labels["round"] < round_, "cost_labels"].sum())
+        return sum(cost for of_round, cost in self._labels_by_round.items() if of_round < round_)
 
     def labels_in(self, round_: int) -> float:
         """Labels paid for in one round (0: the initial set)."""
-        labels = self.tables["labels"]
-        return float(labels.loc[labels["round"] == round_, "cost_labels"].sum())
+        return self._labels_by_round.get(round_, 0.0)
 
     @property
     def labels_spent(self) -> float:
         """All labels paid for."""
-        return float(self.tables["labels"]["cost_labels"].sum())
+        return sum(self._labels_by_round.values())
 
     @property
     def minutes_spent(self) -> float:
