@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tral_monai.errors import LedgerError
-from tral_monai.report.comparison import area_under_curve, compare
-from tral_monai.report.run_data import RunData
+from tral_monai.report.comparison import area, compare
+from tral_monai.report.run_data import Curve, RunData
 
 MakeRun = Callable[..., RunData]
 
@@ -19,12 +19,20 @@ WEAK_MACRO = (10 / 25 + 20 / 35) / 2
 
 
 def test_area_is_the_mean_height_of_the_joined_points() -> None:
-    labels, values = np.array([10.0, 20.0, 40.0]), np.array([0.5, 0.7, 0.9])
+    curve = Curve(np.array([1, 2, 3]), np.array([10.0, 20.0, 40.0]), np.array([0.5, 0.7, 0.9]))
     # Trapezoids 10 * 0.6 + 20 * 0.8 = 22 over a range of 30.
-    assert area_under_curve(labels, values, 10, 40) == pytest.approx(22 / 30)
+    assert area(curve, (10, 40)) == pytest.approx(22 / 30)
     # From 15 (0.6) over 20 (0.7) to 30 (0.8): 5 * 0.65 + 10 * 0.75 = 10.75 over 15.
-    assert area_under_curve(labels, values, 15, 30) == pytest.approx(10.75 / 15)
-    assert area_under_curve(labels, values, 20, 20) == pytest.approx(0.7)
+    assert area(curve, (15, 30)) == pytest.approx(10.75 / 15)
+    assert area(curve, (20, 20)) == pytest.approx(0.7)
+    assert np.isnan(area(curve, (5, 40)))
+
+
+def test_area_leaves_out_undefined_scores_and_takes_the_last_of_equal_counts() -> None:
+    labels, values = np.array([10.0, 20.0, 30.0, 30.0]), np.array([0.5, np.nan, 0.6, 0.9])
+    assert area(Curve(np.arange(4), labels, values), (10, 30)) == pytest.approx(0.7)
+    nothing = Curve(np.arange(2), np.array([1.0, 2.0]), np.array([np.nan, np.nan]))
+    assert np.isnan(area(nothing, (1, 2)))
 
 
 def test_two_strategies_at_equal_labels(make_run: MakeRun) -> None:
@@ -56,6 +64,21 @@ def test_seeds_of_one_strategy_make_a_band(make_run: MakeRun) -> None:
     assert band.final_sd is not None
     assert band.final_sd[-1] == pytest.approx(abs(LAST - WEAK_MACRO) / 2**0.5)
     assert comparison.notes == ()
+
+
+def test_strategies_with_the_same_seeds_are_compared_in_pairs(make_run: MakeRun) -> None:
+    ours = [make_run("a0"), make_run("a1", seed=1)]
+    theirs = [make_run("b0", strategy="random", confusions=WEAK), make_run("b1", strategy="random", seed=1)]
+    comparison = compare([*ours, *theirs])
+    assert comparison is not None
+    ((name, (test, p)),) = comparison.paired.items()
+    assert (name, test.n, test.wins) == ("random", 2, 0)  # one seed lost, one equal
+    assert test.mean_difference == pytest.approx((WEAK_MACRO - (FIRST + LAST) / 2) / 2)
+    assert p == pytest.approx(0.5)  # t = 1 with one degree of freedom
+    other_seed = make_run("b2", strategy="random", seed=2)
+    unpaired = compare([*ours, theirs[0], other_seed])
+    assert unpaired is not None
+    assert unpaired.paired == {}
 
 
 def test_scores_are_read_off_at_the_largest_common_label_count(make_run: MakeRun) -> None:

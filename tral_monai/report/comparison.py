@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tral_monai.errors import LedgerError
+from tral_monai.metrics.comparison import PairedComparison, compare_to_control
+from tral_monai.metrics.learning_curve import area_under_learning_curve
 from tral_monai.report.run_data import Curve, RunData
 
 
@@ -25,6 +27,7 @@ class StrategyBand:
         sd: (m,) standard deviation between runs (divisor n - 1), or None with a single run.
         area_mean: mean area under the curve over the common range, 0..1; NaN where the runs share no range.
         area_sd: its standard deviation, or None with a single run.
+        areas: area of each run in the order of ``runs``.
         final: score per column of `Comparison.columns` at `Comparison.common_labels`, mean over the runs.
         final_sd: standard deviations of ``final``, or None with a single run.
     """
@@ -36,6 +39,7 @@ class StrategyBand:
     sd: NDArray[np.float64] | None
     area_mean: float
     area_sd: float | None
+    areas: tuple[float, ...]
     final: tuple[float, ...]
     final_sd: tuple[float, ...] | None
 
@@ -49,6 +53,8 @@ class Comparison:
         common: smallest and largest label count that every run covers, or None where there is no such range.
         columns: names of the metrics in `StrategyBand.final`.
         bands: one per strategy, largest area first.
+        paired: per rival strategy its area minus that of the first run's strategy, paired over the seeds, with the
+            p-value adjusted for the number of rivals (Holm); empty unless all have the same two or more seeds.
         notes: what weakens the comparison, in plain sentences.
     """
 
@@ -56,6 +62,7 @@ class Comparison:
     common: tuple[float, float] | None
     columns: tuple[str, ...]
     bands: tuple[StrategyBand, ...]
+    paired: dict[str, tuple[PairedComparison, float]]
     notes: tuple[str, ...]
 
     @property
@@ -70,18 +77,22 @@ class Comparison:
         return self.common == (min(float(c.min()) for c in curves), max(float(c.max()) for c in curves))
 
 
-def area_under_curve(labels: NDArray[np.float64], values: NDArray[np.float64], low: float, high: float) -> float:
-    """Area under a learning curve between two label counts: trapezoid divided by the range, so that 1 is the best.
+def area(curve: Curve, common: tuple[float, float]) -> float:
+    """Area under a learning curve between two label counts that lie inside it, as a mean score: 1 is the best.
 
-    Labels (n,) and values (n,) are joined by straight lines; ``low`` and ``high`` must lie inside the labels. A range
-    of width 0 gives the value at that point; a NaN value gives NaN.
+    Undefined scores are left out. A range of width 0 gives the score there; a curve that no longer covers the range
+    gives NaN.
     """
-    if high == low:
-        return float(np.interp(low, labels, values))
-    inside = (labels > low) & (labels < high)
-    grid = np.concatenate([[low], labels[inside], [high]])
-    scores = np.interp(grid, labels, values)
-    return float(np.sum(np.diff(grid) * (scores[1:] + scores[:-1]) / 2.0) / (high - low))
+    known = ~np.isnan(curve.values)
+    # Of rounds with equal label counts, such as those after the pool ran empty, the last one counts.
+    scores = dict(zip(curve.labels[known].tolist(), curve.values[known].tolist(), strict=True))
+    labels = sorted(scores)
+    if not labels or common[0] < labels[0] or common[1] > labels[-1]:
+        return float("nan")
+    values = [scores[count] for count in labels]
+    if common[0] == common[1]:
+        return float(np.interp(common[0], labels, values))
+    return area_under_learning_curve(labels, values, cost_range=common)
 
 
 def compare(runs: Sequence[RunData], *, metric: str = "f1_macro") -> Comparison | None:
@@ -124,7 +135,22 @@ def compare(runs: Sequence[RunData], *, metric: str = "f1_macro") -> Comparison 
     if any(len(band.runs) < 2 for band in bands):
         notes.append("A strategy with a single seed has no spread: a difference may be chance.")
     ranked = sorted(bands, key=lambda band: (-np.nan_to_num(band.area_mean, nan=-1.0), names.index(band.strategy)))
-    return Comparison(split, common, columns, tuple(ranked), tuple(notes))
+    return Comparison(split, common, columns, tuple(ranked), _paired(bands, runs[0].strategy), tuple(notes))
+
+
+def _paired(bands: Sequence[StrategyBand], control: str) -> dict[str, tuple[PairedComparison, float]]:
+    areas = {
+        band.strategy: {run.seed: value for run, value in zip(band.runs, band.areas, strict=True)} for band in bands
+    }
+    seeds = set(next(iter(areas.values())))
+    comparable = all(
+        set(areas[band.strategy]) == seeds and len(band.runs) == len(seeds) and np.isfinite(band.areas).all()
+        for band in bands
+    )
+    if len(bands) < 2 or len(seeds) < 2 or None in seeds or control not in areas or not comparable:
+        return {}
+    ordered = sorted(seed for seed in seeds if seed is not None)
+    return compare_to_control({name: [of[seed] for seed in ordered] for name, of in areas.items()}, control)
 
 
 def _support(run: RunData, split: str) -> tuple[int, ...] | None:
@@ -148,9 +174,7 @@ def _band(
     grid = every[(every >= low) & (every <= high)]
     scores = np.array([np.interp(grid, curve.labels, curve.values) for _, curve in members])
     nowhere = float("nan")
-    areas = np.array(
-        [area_under_curve(c.labels, c.values, *common) if common is not None else nowhere for _, c in members]
-    )
+    areas = np.array([area(curve, common) if common is not None else nowhere for _, curve in members])
     final = np.full((len(members), len(columns)), np.nan)
     if common is not None:
         for i, (run, _) in enumerate(members):
@@ -167,6 +191,7 @@ def _band(
         sd=scores.std(axis=0, ddof=1) if several else None,
         area_mean=float(areas.mean()),
         area_sd=float(areas.std(ddof=1)) if several else None,
+        areas=tuple(float(value) for value in areas),
         final=tuple(float(value) for value in final.mean(axis=0)),
         final_sd=tuple(float(value) for value in final.std(axis=0, ddof=1)) if several else None,
     )
