@@ -154,5 +154,5 @@ def test_the_slide_of_3712_regions(tral_data):
     assert counts.total() + labels.contested > 50_000
     for name in ("stroma", "tumor", "omental_fat"):
         # Large regions: the tiles inside of them sum up to most of their area.
-        area = shapely.unary_union(areas[name]).area / 128**2
+        area = sum(polygon.area for polygon in areas[name]) / 128**2
         assert 0.6 * area < counts[name] < 1.1 * area

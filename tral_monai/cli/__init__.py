@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands of ``python -m tral_monai``, one module each, imported only when its command is run.
+
+A module has ``add_arguments(parser)`` and ``run(arguments) -> int``, the exit status. To add a command, write the
+module and name it here.
+"""
+
+from __future__ import annotations
+
+COMMANDS: dict[str, str] = {
+    "cohort": "check a cohort CSV and summarise its slides, classes, areas and triplets",
+    "report": "write the HTML report of a run, compared with other runs",
+}
+"""Command, which is its module's name, and what it does in one line."""
