@@ -67,7 +67,7 @@ def test_errors_are_one_line_without_a_traceback(cohort_csv, capsys):
 @pytest.mark.parametrize("arguments", [["--help"], []])
 def test_help_lists_the_commands(arguments, capsys):
     assert main(arguments) == (0 if arguments else 2)
-    assert "cohort: check a cohort CSV" in capsys.readouterr().out
+    assert "cohort    check a cohort CSV" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["cohort", "--help"], ["--help", "cohort"]])

@@ -25,12 +25,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
-        prog="python -m tral_monai", description="Active learning for computational pathology.", add_help=False
+        prog="python -m tral_monai",
+        description="Active learning for computational pathology.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
     )
     parser.add_argument("-h", "--help", action="store_true", help="show this help, or that of a command")
     parser.add_argument("--version", action="version", version=f"tral_monai {__version__}")
     parser.add_argument("command", nargs="?", choices=list(COMMANDS), metavar="COMMAND")
-    parser.epilog = "commands: " + "; ".join(f"{name}: {line}" for name, line in COMMANDS.items())
+    parser.epilog = "commands:\n" + "\n".join(f"  {name:<10}{line}" for name, line in COMMANDS.items())
     # Only what stands before the command is ours: everything after it belongs to the command.
     own = next((position + 1 for position, word in enumerate(arguments) if not word.startswith("-")), len(arguments))
     options = parser.parse_args(arguments[:own])

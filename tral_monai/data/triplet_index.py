@@ -105,8 +105,8 @@ def build_triplet_index(
         try:
             table = work.find(path, rows)
         except (SlideError, AnnotationError) as error:
-            work.report.skipped[path.name] = str(error)
-            logger.warning("skipped %s: %s", path.name, error)
+            work.report.skipped[path.name] = str(error).removeprefix(f"{path.name}: ")
+            logger.warning("skipped %s: %s", path.name, work.report.skipped[path.name])
             continue
         tables.append(_capped(table, cap_per_slide_and_class, seed))
     if progress is not None:
