@@ -54,7 +54,7 @@ class Comparison:
         columns: names of the metrics in `StrategyBand.final`.
         bands: one per strategy, largest area first.
         paired: per rival strategy its area minus that of the first run's strategy, paired over the seeds, with the
-            p-value adjusted for the number of rivals (Holm); empty unless all have the same two or more seeds.
+            p-value adjusted for the number of rivals (Holm); only rivals with the same seeds, two or more.
         notes: what weakens the comparison, in plain sentences.
     """
 
@@ -140,17 +140,13 @@ def compare(runs: Sequence[RunData], *, metric: str = "f1_macro") -> Comparison 
 
 def _paired(bands: Sequence[StrategyBand], control: str) -> dict[str, tuple[PairedComparison, float]]:
     areas = {
-        band.strategy: {run.seed: value for run, value in zip(band.runs, band.areas, strict=True)} for band in bands
-    }
-    seeds = set(next(iter(areas.values())))
-    comparable = all(
-        set(areas[band.strategy]) == seeds and len(band.runs) == len(seeds) and np.isfinite(band.areas).all()
+        band.strategy: dict(zip([run.seed for run in band.runs], band.areas, strict=True))
         for band in bands
-    )
-    if len(bands) < 2 or len(seeds) < 2 or None in seeds or control not in areas or not comparable:
-        return {}
-    ordered = sorted(seed for seed in seeds if seed is not None)
-    return compare_to_control({name: [of[seed] for seed in ordered] for name, of in areas.items()}, control)
+        if np.isfinite(band.areas).all() and len({run.seed for run in band.runs}) == len(band.runs)
+    }
+    seeds = sorted(seed for seed in areas.get(control, {}) if seed is not None)
+    same = {name: [of[seed] for seed in seeds] for name, of in areas.items() if set(of) == set(seeds)}
+    return compare_to_control(same, control) if len(seeds) > 1 and len(same) > 1 and control in same else {}
 
 
 def _support(run: RunData, split: str) -> tuple[int, ...] | None:
