@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 
@@ -46,6 +47,21 @@ def test_cucim_asked_for_and_not_possible_is_an_error(monkeypatch: pytest.Monkey
         cucim.uses_cucim("cucim", torch.device("cuda:0"))
 
 
+@pytest.mark.parametrize("element", ALL)
+def test_the_steps_for_cucim_make_each_symmetry(element: int) -> None:
+    image = np.arange(3 * 4 * 4).reshape(1, 3, 4, 4)
+    operations = {
+        "turn": lambda a: np.rot90(a, 1, (2, 3)),  # the axes and directions that cuCIM is called with
+        "vertical": lambda a: np.flip(a, (2,)),
+        "horizontal": lambda a: np.flip(a, (3,)),
+    }
+    moved = image
+    for step in cucim.dihedral_steps(element):
+        moved = operations[step](moved)
+    expected = apply_dihedral(torch.from_numpy(image), torch.tensor([element]))
+    np.testing.assert_array_equal(moved, expected.numpy())
+
+
 @pytest.fixture
 def gpu() -> torch.device:
     if not torch.cuda.is_available():
@@ -58,7 +74,7 @@ def gpu() -> torch.device:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
 def test_geometry_gives_the_same_pixels_on_cpu_gpu_and_through_cucim(gpu: torch.device, dtype: torch.dtype) -> None:
     image = stained_tiles(VECTORS, count=64).to(dtype)
     for element in ALL:

@@ -96,24 +96,38 @@ def dihedral_cucim(image: torch.Tensor, elements: torch.Tensor) -> torch.Tensor:
     """
     from monai.transforms.utility.dictionary import CuCIMd
 
-    # Transposing is a quarter turn to the left and then a mirror top to bottom.
-    turn = CuCIMd(keys="image", name="image_rotate_90", k=1, spatial_axis=(2, 3))
-    vertical = CuCIMd(keys="image", name="image_flip", spatial_axis=(2,))
-    horizontal = CuCIMd(keys="image", name="image_flip", spatial_axis=(3,))
+    operations = {
+        "turn": CuCIMd(keys="image", name="image_rotate_90", k=1, spatial_axis=(2, 3)),
+        "vertical": CuCIMd(keys="image", name="image_flip", spatial_axis=(2,)),
+        "horizontal": CuCIMd(keys="image", name="image_flip", spatial_axis=(3,)),
+    }
+    dtype = image.dtype
+    if dtype == torch.bfloat16:  # CuPy has no such type, and moving pixels needs none
+        image = image.view(torch.int16)
     result = image.clone(memory_format=torch.contiguous_format)
     for element in sorted(set(elements.tolist()) - {0}):
         rows = (elements == element).nonzero().flatten().to(image.device)
-        steps = [turn] if element & 4 else []
-        if bool(element & 4) != bool(element & 2):  # both together cancel out
-            steps.append(vertical)
-        if element & 1:
-            steps.append(horizontal)
         with _as_cupy(image[rows]) as array:
             data = {"image": array}
-            for step in steps:
-                data = step(data)
+            for step in dihedral_steps(element):
+                data = operations[step](data)
             result[rows] = _as_torch(data["image"], image.device)
-    return result
+    return result.view(dtype)
+
+
+def dihedral_steps(element: int) -> list[str]:
+    """What cuCIM's operations have to do for one symmetry of the square.
+
+    Args:
+        element: 0 to 7, see :func:`tral_monai.transforms.geometry.apply_dihedral`.
+
+    Returns:
+        In order: ``turn`` (a quarter turn counter-clockwise), ``vertical`` (mirror top to bottom), ``horizontal``.
+    """
+    transpose, vertical, horizontal = bool(element & 4), bool(element & 2), bool(element & 1)
+    # Transposing is a quarter turn and then a mirror top to bottom; two of these mirrors cancel out.
+    steps = {"turn": transpose, "vertical": transpose != vertical, "horizontal": horizontal}
+    return [step for step, needed in steps.items() if needed]
 
 
 def stain_vectors_cucim(density: torch.Tensor, percentile: float) -> torch.Tensor:
