@@ -21,14 +21,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cohort", required=True, help="the cohort's CSV")
     parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--overlay", action="append", default=[], help="configuration on top of the bundle's; repeat it")
+    parser.add_argument(
+        "--overlay", action="append", default=[], help="configuration on top of the bundle's; repeat it"
+    )
     parser.add_argument("--strategies", nargs="+", required=True, help="names; `full` trains on all labels at once")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each strategy (default: 5)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--budget", type=int, default=25)
     parser.add_argument("--initial-per-class", type=int, default=5)
     parser.add_argument("--oracle", default="auto")
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("ID", "VALUE"), help="further overrides")
+    parser.add_argument(
+        "--set", nargs=2, action="append", default=[], metavar=("ID", "VALUE"), help="further overrides"
+    )
     args = parser.parse_args()
 
     from tral_monai.report.strategy_table import strategy_table

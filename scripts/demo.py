@@ -37,7 +37,9 @@ def main() -> None:
         cohort = generate_cohort(cohort.parent, seed=args.seed)
     console.print(f"   {cohort}")
 
-    console.print("[bold]2  Rounds[/]  the small ImageNet backbone stays frozen; each round trains the classifier on it")
+    console.print(
+        "[bold]2  Rounds[/]  the small ImageNet backbone stays frozen; each round trains the classifier on it"
+    )
     from tral_monai.rounds.bundle_run import run_workflow
 
     runs = []

@@ -12,6 +12,7 @@ from tral_monai.rounds.oracles import (
     PseudoLabelOracle,
     get_oracle,
 )
+from tral_monai.strategies.registry import get_strategy
 
 CLASSES = ("Blood", "Muscle", "Stroma")
 INDEX = pd.DataFrame({"id": [7, 3, 5], "class": ["Stroma", "Blood", "Muscle"]})
@@ -108,3 +109,11 @@ def test_oracles_by_name():
     assert isinstance(get_oracle("class_request", INDEX, CLASSES), Oracle)
     with pytest.raises(ConfigError, match="no oracle is called 'delphi'"):
         get_oracle("delphi", INDEX, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kind"),
+    [("tri_al_iter", ClassRequestOracle), ("tri_al_quota", ArchiveOracle), ("random", ArchiveOracle)],
+)
+def test_auto_takes_what_the_strategy_needs(strategy, kind):
+    assert type(get_oracle("auto", INDEX, CLASSES, strategy=get_strategy(strategy))) is kind

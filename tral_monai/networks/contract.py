@@ -23,6 +23,7 @@ _MUST_AGREE = {
     "normalization": "the network would see other pixel values than it was trained on",
     "magnifications": "the branches would see other fields of view",
     "tile_px": "the branches would see other fields of view",
+    "stain_normalization": "the network would see another stain than it was trained on",
     "share_weights": "the number of backbones differs",
     "feature_norm": "the classifier would see other feature values",
 }
@@ -58,6 +59,8 @@ class Contract:
             "share_weights": net.share_weights,
             "feature_norm": net.feature_norm,
             "frozen": net.frozen,
+            "stain_normalization": net.stain_normalization,
+            "class_colors": {name: list(color) for name, color in net.class_colors.items()},
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -110,7 +113,7 @@ def check_contract(contract: object) -> dict[str, Any]:
             f"the checkpoint has format version {version!r}, this package ({__version__}) reads {FORMAT_VERSION}; "
             f"it was written by tral_monai {contract.get('package_version', 'of unknown version')}: use that version"
         )
-    missing = sorted((set(_MUST_AGREE) | {"dropout", "frozen"}) - set(contract))
+    missing = sorted((set(_MUST_AGREE) | {"dropout", "frozen", "class_colors"}) - set(contract))
     if missing:
         raise CheckpointError(f"the checkpoint's contract lacks {', '.join(missing)}; write the checkpoint again")
     return dict(contract)

@@ -17,6 +17,7 @@ from tral_monai.errors import CheckpointError, ConfigError
 from tral_monai.networks.backbones import build_backbone, default_normalization, resolve_backbone
 from tral_monai.networks.contract import Contract, check_contract
 from tral_monai.networks.normalization import NormalizationLike, resolve_normalization
+from tral_monai.transforms.stain_normalize import MacenkoNormalize
 
 FeatureNorm = Literal["none", "batch"]
 
@@ -54,6 +55,9 @@ class TriCNN(nn.Module):
         magnifications: Objective powers of the input's RGB triples in their order (mpp = 10 / magnification). One
             branch each.
         tile_px: Side of a tile in pixels. 128 is the paper's.
+        stain_normalization: Bring each triplet to one reference stain (Macenko) before anything else. It is part of the
+            network, so that training, validation, queries and maps cannot disagree about it. Off in the paper.
+        class_colors: RGB of each class (name -> (r, g, b)) for maps and reports; kept in checkpoints.
         seed: Seed of the random weights; leaves PyTorch's global generator untouched. None uses the global generator.
 
     Attributes:
@@ -69,6 +73,7 @@ class TriCNN(nn.Module):
 
     # TorchScript would try to compile properties.
     __jit_unused_properties__: ClassVar[list[str]] = ["dropout", "contract"]
+    __jit_ignored_attributes__: ClassVar[list[str]] = ["_stain", "class_colors"]
 
     def __init__(
         self,
@@ -84,6 +89,8 @@ class TriCNN(nn.Module):
         feature_norm: FeatureNorm = "none",
         magnifications: Sequence[float] = (40.0, 10.0, 2.5),
         tile_px: int = 128,
+        stain_normalization: bool = False,
+        class_colors: Mapping[str, Sequence[int]] | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -99,6 +106,9 @@ class TriCNN(nn.Module):
         self.feature_norm: str = feature_norm
         self.normalization = resolve_normalization(normalization, auto=default_normalization(self.backbone))
         self.num_scales: int = len(self.magnifications)
+        self.class_colors = {name: tuple(int(v) for v in color) for name, color in (class_colors or {}).items()}
+        self.stain_normalization: bool = bool(stain_normalization)
+        self._stain = MacenkoNormalize() if self.stain_normalization else None
         dropout = _checked_dropout(dropout)
 
         with _seeded(seed):
@@ -135,9 +145,10 @@ class TriCNN(nn.Module):
             CheckpointError: The contract is not one, or names a backbone that the installed libraries lack.
         """
         read = check_contract(contract)
-        keys = ("backbone", "hidden", "dropout", "frozen", "normalization", "share_weights")
+        keys = ("backbone", "hidden", "dropout", "frozen", "normalization", "share_weights", "feature_norm")
+        keys += ("magnifications", "tile_px", "stain_normalization", "class_colors")
         try:
-            options = {key: read[key] for key in (*keys, "feature_norm", "magnifications", "tile_px")}
+            options = {key: read[key] for key in keys}
             return cls(read["classes"], seed=0, **options)
         except ConfigError as error:
             raise CheckpointError(f"no network can be built from the checkpoint's contract: {error}") from error
@@ -177,6 +188,10 @@ class TriCNN(nn.Module):
         return self._branch_features(image)
 
     def _branch_features(self, image: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting():
+            assert not self.stain_normalization, "TorchScript cannot hold the stain normalisation; use torch.export"
+        elif self.stain_normalization:
+            image = self._stain_normalized(image)
         pooled: list[torch.Tensor] = []
         if self.share_weights:
             for branch in self.branches:
@@ -186,6 +201,11 @@ class TriCNN(nn.Module):
             for scale, branch in enumerate(self.branches):
                 pooled.append(branch(self._normalized(image, scale)))
         return torch.cat(pooled, dim=1)
+
+    def _stain_normalized(self, image: torch.Tensor) -> torch.Tensor:
+        assert self._stain is not None
+        with torch.no_grad():
+            return self._stain(image)
 
     def _normalized(self, image: torch.Tensor, scale: int) -> torch.Tensor:
         rgb = image[:, 3 * scale : 3 * scale + 3].to(self.mean.dtype)
@@ -239,9 +259,8 @@ class TriCNN(nn.Module):
         Returns:
             64 hexadecimal digits. Equal on every device; changes with any backbone weight.
         """
-        settings = {
-            k: self.contract.state_dict()[k] for k in ("backbone", "normalization", "magnifications", "tile_px")
-        }
+        keys = ("backbone", "normalization", "magnifications", "tile_px", "stain_normalization")
+        settings = {key: self.contract.state_dict()[key] for key in keys}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, tensor in self.branches.state_dict().items():
             digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())

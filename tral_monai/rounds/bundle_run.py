@@ -31,7 +31,8 @@ def run_workflow(config_files: Sequence[str | Path], **overrides: Any) -> Any:
     from monai.bundle import ConfigParser, ConfigWorkflow
 
     files = [str(path) for path in config_files]
-    unknown = sorted(set(overrides) - set(ConfigParser.load_config_files(files)))
+    known = set(ConfigParser.load_config_files(files))
+    unknown = sorted(name for name in overrides if name.split("#")[0] not in known)
     if unknown:
         raise ConfigError(f"the configurations {[Path(f).name for f in files]} have no id {unknown}")
     # MONAI warns once for every parse that overlays lie in another folder than the first file, which is how they are used.

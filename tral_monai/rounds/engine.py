@@ -81,6 +81,7 @@ class RoundEngine(Engine):
             raise ConfigError(f"rounds must be 1 or more, but is {rounds}")
         super().__init__(self._run_round)
         self.register_events(*RoundEvents)
+        self.logger.setLevel(logging.WARNING)  # the handlers tell what goes on; Ignite would count epochs
         self.rounds, self.pool, self.ledger, self.seed = int(rounds), pool, ledger, int(seed)
         self.output_dir = Path(output_dir)
         self.round = 0

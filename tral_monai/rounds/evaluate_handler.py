@@ -21,9 +21,7 @@ class EvaluateHandler:
         classes: class names in the network's order.
     """
 
-    def __init__(
-        self, predictor: TripletPredictor, splits: Mapping[str, pd.DataFrame], classes: Sequence[str]
-    ) -> None:
+    def __init__(self, predictor: TripletPredictor, splits: Mapping[str, pd.DataFrame], classes: Sequence[str]) -> None:
         self._predictor, self._classes = predictor, tuple(classes)
         self._splits = {name: table for name, table in splits.items() if len(table)}
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tral_monai.errors import ConfigError, PoolError, StrategyError
+from tral_monai.strategies.base import Strategy
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -191,14 +192,33 @@ ORACLES: dict[str, type[ArchiveOracle]] = {
 }
 
 
-def get_oracle(name: str, index: pd.DataFrame, classes: Sequence[str], *, noise: float = 0.0, **options: Any) -> Oracle:
+def get_oracle(
+    name: str,
+    index: pd.DataFrame,
+    classes: Sequence[str],
+    *,
+    strategy: Strategy | None = None,
+    noise: float = 0.0,
+    seed: int = 0,
+    **options: Any,
+) -> Oracle:
     """An oracle by name: ``archive``, ``class_request`` or ``pseudo_label``, with label noise where asked.
+
+    Args:
+        name: the oracle, or ``auto``: ``class_request`` for a strategy that needs class pools, else ``archive``.
+        index: triplet index of the pool.
+        classes: class names in the network's order.
+        strategy: what ``auto`` goes by.
+        noise: share of wrong answers.
+        seed: of the noise.
+        **options: further arguments of the oracle.
 
     Raises:
         ConfigError: no oracle has that name.
     """
+    if name == "auto":
+        name = "class_request" if strategy is not None and "pool_classes" in strategy.needs else "archive"
     if name not in ORACLES:
-        raise ConfigError(f"no oracle is called '{name}'; choose one of {sorted(ORACLES)}")
-    seed = int(options.pop("seed", 0))
+        raise ConfigError(f"no oracle is called '{name}'; choose 'auto' or one of {sorted(ORACLES)}")
     oracle: Oracle = ORACLES[name](index, classes, **options)
     return NoisyOracle(oracle, len(classes), rate=noise, seed=seed) if noise else oracle

@@ -43,9 +43,7 @@ class StopOnPlateau:
         ConfigError: ``patience`` is below 1.
     """
 
-    def __init__(
-        self, patience: int, *, min_delta: float = 0.0, metric: str = "f1_macro", split: str = "val"
-    ) -> None:
+    def __init__(self, patience: int, *, min_delta: float = 0.0, metric: str = "f1_macro", split: str = "val") -> None:
         if patience < 1:
             raise ConfigError(f"patience must be 1 round or more, but is {patience}")
         self._patience, self._min_delta, self._metric, self._split = int(patience), float(min_delta), metric, split

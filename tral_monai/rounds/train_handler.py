@@ -8,7 +8,8 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,9 @@ class TrainHandler:
             engine.model_path = path
             return
         if record is not None:
-            logger.warning("%s is missing or changed since it was recorded; training round %d again", path, engine.round)
+            logger.warning(
+                "%s is missing or changed since it was recorded; training round %d again", path, engine.round
+            )
         started = time.monotonic()
         epochs, val_loss = self._train(engine)
         sha256 = file_sha256(path)
@@ -99,12 +102,13 @@ class TrainHandler:
             "checkpoint": self._start(engine),
             "seed": int(engine.generator("train").integers(2**31)),
         }
-        workflow = ConfigWorkflow(self._config_file, workflow_type="train", logging_file=False, **overrides)
-        workflow.initialize()
-        workflow.run()
-        workflow.finalize()
+        with _quiet(not overrides.get("verbose", True)):
+            workflow = ConfigWorkflow(self._config_file, workflow_type="train", logging_file=False, **overrides)
+            workflow.initialize()
+            workflow.run()
+            workflow.finalize()
         if not (folder / MODEL_FILE).is_file():
-            raise ConfigError(f"training left no {MODEL_FILE} in {folder}; its configuration must save the best epoch there")
+            raise ConfigError(f"training left no {MODEL_FILE} in {folder}; its configuration must save the best epoch")
         trainer = workflow.parser.get_parsed_content("train#trainer")
         evaluator = workflow.parser.get_parsed_content("validate#evaluator")
         best = evaluator.state.best_metric
@@ -130,6 +134,17 @@ class TrainHandler:
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean '{close[0]}'?" if close else ""
                 raise ConfigError(f"the training configuration has no id '{name}'{hint}")
+
+
+@contextmanager
+def _quiet(quiet: bool) -> Iterator[None]:
+    """Keep MONAI and Ignite from logging several lines for every epoch of every round."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING if quiet else before)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def file_sha256(path: str | Path) -> str:
