@@ -93,11 +93,14 @@ def read_window(
     """
     out = np.full((height, width, 3), WHITE, np.uint8)
     tile_w, tile_h = source.tile_size
-    right, bottom = min(x + width, source.size[0]), min(y + height, source.size[1])
+    left, right = max(x, 0), min(x + width, source.size[0])
+    top, bottom = max(y, 0), min(y + height, source.size[1])
+    if left >= right or top >= bottom:
+        return out
     scratch: RGB | None = None
-    for row in range(max(y, 0) // tile_h, -(-bottom // tile_h)):
+    for row in range(top // tile_h, -(-bottom // tile_h)):
         y0, y1 = max(row * tile_h, y), min((row + 1) * tile_h, y + height)
-        for column in range(max(x, 0) // tile_w, -(-right // tile_w)):
+        for column in range(left // tile_w, -(-right // tile_w)):
             x0, x1 = max(column * tile_w, x), min((column + 1) * tile_w, x + width)
             pixels = tile(column, row) if tile is not None else None
             if pixels is None:

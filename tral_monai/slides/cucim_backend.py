@@ -26,20 +26,33 @@ def _loaded_libraries() -> str:
         return ""
 
 
-def cucim_unavailable() -> str | None:
-    """Return why cuCIM cannot be used in this process, None if it can.
+def would_hang(*, platform: str, has_proc_modules: bool, libraries: str, torch_imported: bool) -> bool:
+    """Return whether opening a slide with cuCIM would wait for ever.
 
-    NVIDIA's libcufile, which torch's CUDA build loads, makes cuCIM wait for ever for `/proc/modules` on kernels that
-    have none (micro-VMs, sandboxes), unless a slide was opened with cuCIM before torch was imported.
+    NVIDIA's libcufile, which torch's CUDA build loads, makes cuCIM wait for `/proc/modules` on kernels that have none
+    (micro-VMs, sandboxes), unless a slide was opened with cuCIM before torch was imported.
+
+    Args:
+        platform: `sys.platform`.
+        has_proc_modules: Whether `/proc/modules` exists.
+        libraries: The libraries loaded in this process, as in `/proc/self/maps`.
+        torch_imported: Whether torch is imported.
     """
+    if not platform.startswith("linux") or has_proc_modules or "cucim.kit.cuslide" in libraries:
+        return False
+    return torch_imported or "libcufile" in libraries
+
+
+def cucim_unavailable() -> str | None:
+    """Return why cuCIM cannot be used in this process, None if it can."""
     if importlib.util.find_spec("cucim") is None:
         return "it is not installed"
-    if not sys.platform.startswith("linux") or Path("/proc/modules").exists():
-        return None
-    libraries = _loaded_libraries()
-    if "cucim.kit.cuslide" in libraries:
-        return None
-    if "torch" in sys.modules or "libcufile" in libraries:
+    if would_hang(
+        platform=sys.platform,
+        has_proc_modules=Path("/proc/modules").exists(),
+        libraries=_loaded_libraries(),
+        torch_imported="torch" in sys.modules,
+    ):
         return "torch was imported first, and on this kernel (no /proc/modules) cuCIM would then hang for ever"
     return None
 

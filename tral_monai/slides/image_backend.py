@@ -31,7 +31,7 @@ class ImageBackend:
         try:
             with Image.open(path) as image:
                 rgba = image.convert("RGBA")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, SyntaxError, OverflowError, Image.DecompressionBombError) as error:
             raise SlideOpenError(f"{path.name}: neither a slide nor an image that can be read ({error})") from error
         canvas = Image.new("RGBA", rgba.size, (WHITE, WHITE, WHITE, WHITE))
         canvas.alpha_composite(rgba)

@@ -82,7 +82,7 @@ def read_pyramid(path: Path) -> tuple[list[TiffLevel], tuple[float, float] | Non
             file_size = tiff.filehandle.size
             return [_parse_level(page, path.name, file_size) for page in pages], _recorded_mpp(pages[0])
     # A broken tag gets through tifffile as one of the other errors.
-    except (tifffile.TiffFileError, struct.error, LookupError, ValueError, TypeError) as error:
+    except (tifffile.TiffFileError, struct.error, LookupError, ValueError, TypeError, ArithmeticError) as error:
         with path.open("rb") as file:
             is_tiff = file.read(2) in (b"II", b"MM")
         if not is_tiff:
@@ -154,11 +154,16 @@ def _pyramid_pages(tiff: tifffile.TiffFile, name: str) -> list[tifffile.TiffPage
         candidates = pages[1:]
     else:
         candidates = [page for page in pages[1:] if page.is_reduced]
+    for page in (first, *candidates):
+        if page.is_tiled and 0 in (page.imagewidth, page.imagelength, page.tilewidth, page.tilelength):
+            raise SlideOpenError(f"{name}: a level of {page.imagewidth} x {page.imagelength} pixels is empty")
     levels = [first]
     for page in candidates:
+        if not page.is_tiled:
+            continue
         # A level shows what level 0 shows; anything of another shape is a label or macro image, tiled or not.
         same_shape = abs(page.imagewidth / first.imagewidth / (page.imagelength / first.imagelength) - 1) < 0.05
-        if page.is_tiled and page.imagewidth < first.imagewidth and same_shape:
+        if page.imagewidth < first.imagewidth and same_shape:
             levels.append(page)
     return sorted(levels, key=lambda page: -page.imagewidth)
 
@@ -178,9 +183,6 @@ def _parse_level(page: tifffile.TiffPage, name: str, file_size: int) -> TiffLeve
     reason = _refusal(page)
     if reason is not None:
         raise NotDirectError(f"{name}: direct decoding does not support this TIFF ({reason})")
-    size = f"{page.imagewidth} x {page.imagelength}"
-    if 0 in (page.imagewidth, page.imagelength, page.tilewidth, page.tilelength):
-        raise SlideOpenError(f"{name}: a level of {size} pixels in tiles {page.tilewidth} px wide is empty")
     level = TiffLevel(
         width=page.imagewidth,
         height=page.imagelength,
@@ -193,6 +195,7 @@ def _parse_level(page: tifffile.TiffPage, name: str, file_size: int) -> TiffLeve
         jpeg_tables=page.jpegtables,
         decode=page.decode,
     )
+    size = f"{level.width} x {level.height}"
     count = level.columns * level.rows
     if len(level.offsets) != count or len(level.byte_counts) != count:
         raise SlideOpenError(f"{name}: level of {size} pixels needs {count} tiles, the TIFF lists {len(level.offsets)}")

@@ -27,7 +27,10 @@ MAX_HOLE_UM2 = 150_000.0
 _PAPER_MAX_GREEN = 250
 _PAPER_CLOSING_PX = 4
 _MIN_OD = 0.04  # stitched fields of glass differ by up to 0.03; fat between its strands has 0.04 to 0.08
-_MIN_COLOUR_OD = 0.015  # stain absorbs colours differently; dust, shadow and black pen do not
+_MIN_COLOUR = (
+    0.015,
+    0.1,
+)  # stain absorbs colours differently, dust, shadow and black pen do not: in OD, as a share of it
 _INK_REACH_UM = 60.0
 _SMOOTH_UM = 4.0
 _CLOSE_UM = 24.0
@@ -100,7 +103,7 @@ def tissue_mask(
         max_hole_um2: Holes smaller than this are filled; 150,000 um2 for "auto", none for "paper".
 
     Raises:
-        ConfigError: Unknown method, or a negative area.
+        ConfigError: Unknown method, an mpp that is not positive, or a negative area.
         SlideReadError: The slide cannot be decoded.
     """
     if method not in ("auto", "paper"):
@@ -110,6 +113,8 @@ def tissue_mask(
     hole_um2 = defaults[1] if max_hole_um2 is None else max_hole_um2
     if object_um2 < 0 or hole_um2 < 0:
         raise ConfigError(f"areas must not be negative, got min_object_um2={object_um2}, max_hole_um2={hole_um2}")
+    if not (math.isfinite(mpp) and mpp > 0):
+        raise ConfigError(f"mpp must be a positive number of micrometres per pixel, got {mpp}")
     mpp = max(mpp, slide.mpp)
     downsample = resolve(slide.level_downsamples, mpp / slide.mpp).downsample
     width, height = (max(math.ceil(side / downsample), 1) for side in slide.dimensions)
@@ -132,7 +137,7 @@ def _stained(image: RGB, mpp: float, min_object_um2: float) -> Mask:
     smooth = ndimage.gaussian_filter(image.astype(np.float32), (_SMOOTH_UM / mpp, _SMOOTH_UM / mpp, 0))
     density = np.maximum(np.log10((glass + 1) / (smooth + 1)), 0)  # optical density per channel, 0 on glass
     strength = density.max(axis=2)
-    coloured = density.max(axis=2) - density.min(axis=2) > _MIN_COLOUR_OD
+    coloured = strength - density.min(axis=2) > np.maximum(_MIN_COLOUR[0], _MIN_COLOUR[1] * strength)
     stained = (strength > _MIN_OD) & coloured
     red, green = density[..., 0], density[..., 1]
     ink = stained & (red > 1.3 * green) & (red > 0.15)  # green and blue ink take out red; H&E and DAB take out green
@@ -148,7 +153,7 @@ def _stained(image: RGB, mpp: float, min_object_um2: float) -> Mask:
 def _glass_colour(image: RGB) -> NDArray[np.float32]:
     """Return the commonest bright grey of the slide; a scanner's usual glass where there is next to none."""
     bright = image.min(axis=2) > 190
-    grey = image.max(axis=2).astype(np.int16) - image.min(axis=2) < 20
+    grey = image.max(axis=2).astype(np.int16) - image.min(axis=2) < 12
     candidates = image[bright & grey]
     # Scanners fill what they did not scan with pure white, which says nothing about the glass.
     scanned = candidates[candidates.min(axis=1) < 255]

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from PIL import Image
+
+from tral_monai.errors import SlideOpenError, SlideReadError
+from tral_monai.slides.openslide_backend import OpenSlideBackend
+
+
+def test_pixels_and_mpp_as_openslide_gives_them(small_slide):
+    backend = OpenSlideBackend(small_slide)
+    assert backend.mpp_xy == pytest.approx((0.25, 0.25))
+    assert backend.tile_size(0) == (256, 256)
+    out = np.empty((256, 256, 3), np.uint8)
+    backend.read_tile(1, 1, 0, out)
+    with openslide.OpenSlide(small_slide) as slide:
+        reference = np.asarray(slide.read_region((1024, 0), 1, (119, 256)))
+    assert (out[:, :119] == reference[..., :3]).all()
+    assert (out[:, 119:] == 255).all()
+
+
+def test_transparency_is_laid_on_white(tmp_path, write_tiff, make_texture):
+    path = write_tiff(tmp_path / "a.tif", [make_texture(600, 300)], empty=frozenset({1}))
+    out = np.zeros((256, 256, 3), np.uint8)
+    OpenSlideBackend(path).read_tile(0, 1, 0, out)
+    assert (out == 255).all()
+
+
+def test_missing_mpp_is_none(tmp_path, write_tiff, make_texture):
+    path = write_tiff(tmp_path / "a.tif", [make_texture(300, 300)], mpp=None)
+    assert OpenSlideBackend(path).mpp_xy is None
+
+
+def test_dpi_of_a_graphics_program_is_no_mpp(tmp_path, make_texture, write_tiff):
+    path = write_tiff(tmp_path / "a.tif", [make_texture(300, 300)], mpp=25400 / 72)
+    with openslide.OpenSlide(path) as slide:
+        assert float(slide.properties["openslide.mpp-x"]) == pytest.approx(352.8, rel=1e-3)
+    assert OpenSlideBackend(path).mpp_xy is None
+
+
+def test_not_a_slide(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (50, 50)).save(path)
+    with pytest.raises(SlideOpenError, match=r"a\.png: not a slide format"):
+        OpenSlideBackend(path)
+
+
+def test_damaged_tile_is_named_with_its_place(tmp_path, small_slide):
+    with tifffile.TiffFile(small_slide) as tiff:
+        page = tiff.pages[0]
+        position, count = page.dataoffsets[8], page.databytecounts[8]  # column 2, row 1 of 6 columns
+    data = bytearray(small_slide.read_bytes())
+    data[position : position + count] = bytes(count)
+    path = tmp_path / "bad.tif"
+    path.write_bytes(data)
+    backend = OpenSlideBackend(path)
+    with pytest.raises(SlideReadError, match=r"bad\.tif: region at x 512, y 256 \(level 0\), 256 x 256 px at level 0"):
+        backend.read_tile(0, 2, 1, np.empty((256, 256, 3), np.uint8))
