@@ -26,6 +26,7 @@ def test_a_pattern_a_file_a_folder_and_a_list(folder: Path) -> None:
     assert names(SlideListDataset(f"{folder}/*.tif")) == ["b.tif", "x[1].tif"]
     assert names(SlideListDataset(folder / "a.svs")) == ["a.svs"]
     assert names(SlideListDataset(str(folder))) == ["a.svs", "b.tif", "x[1].tif"]
+    assert names(SlideListDataset(f"{folder}/*")) == ["a.svs", "b.tif", "x[1].tif"]
     assert names(SlideListDataset(f"{folder}/**/*.tif")) == ["b.tif", "c.tif", "x[1].tif"]
     assert names(SlideListDataset([f"{folder}/*.svs", {"image": folder / "b.tif"}])) == ["a.svs", "b.tif"]
 

@@ -31,9 +31,9 @@ def slide_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_slide(tmp_path_factory.mktemp("slides") / "colours.tif", slide_pixels())
 
 
-@pytest.mark.parametrize("read_ahead", [0, 2])
-def test_the_map_is_the_pattern(slide_path: Path, read_ahead: int) -> None:
-    mapper = TissueMapper(ColourNet(), read_ahead=read_ahead, keep_probabilities=True, **EXACT)
+@pytest.mark.parametrize(("read_ahead", "threads"), [(0, 1), (2, 1), (2, 2)])
+def test_the_map_is_the_pattern(slide_path: Path, read_ahead: int, threads: int) -> None:
+    mapper = TissueMapper(ColourNet(), read_ahead=read_ahead, reading_threads=threads, keep_probabilities=True, **EXACT)
     with open_slide(slide_path) as slide:
         tissue = mapper.map_slide(slide)
     assert tissue.class_index.tolist() == values(PATTERN)
@@ -205,6 +205,7 @@ def test_a_network_that_does_not_fit_is_told(slide_path: Path, logits: object, m
         ({"classes": ["x", "y"]}, r"classes must be the network's, but are \['x', 'y'\] instead of \['Stroma'"),
         ({"batch_size": 0}, "batch_size must be at least 1, but is 0"),
         ({"stride_px": 0}, "stride_px must be at least 1, but is 0"),
+        ({"reading_threads": 0}, "reading_threads must be at least 1, but is 0"),
         ({"read_ahead": -1}, "read_ahead must be 0 or more, but is -1"),
         ({"min_tissue_coverage": 2.0}, r"min_tissue_coverage must lie between 0 and 1, but is 2\.0"),
         ({"tissue_method": "magic"}, "tissue_method must be 'auto' or 'paper', but is 'magic'"),

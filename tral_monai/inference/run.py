@@ -22,7 +22,7 @@ from tral_monai.inference.slide_list import SlideListDataset
 from tral_monai.inference.slide_writer import SlideResult
 from tral_monai.inference.tissue_mapper import TissueMapper
 from tral_monai.networks.checkpoint import load_checkpoint
-from tral_monai.slides.slide import BackendName
+from tral_monai.slides.choose_backend import BackendName
 
 
 class TissueInference:

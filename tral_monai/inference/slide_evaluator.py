@@ -19,7 +19,8 @@ from tral_monai.inference.fingerprints import run_key, slide_fingerprint, weight
 from tral_monai.inference.provenance import RECORD_SUFFIX, read_record
 from tral_monai.inference.slide_list import output_stem
 from tral_monai.inference.slide_writer import SlideEvents, SlideResult
-from tral_monai.slides.slide import BackendName, Slide, open_slide
+from tral_monai.slides.choose_backend import BackendName
+from tral_monai.slides.slide import Slide, open_slide
 
 FailOn = Literal["all", "any", "never"]
 

@@ -24,8 +24,8 @@ class SlideListDataset(Dataset[dict[str, Any]]):
     """Slides as MONAI's data lists have them: ``{"image": path}``, one per slide, sorted by path.
 
     Args:
-        data: a path, a pattern such as ``slides/*.tif`` (``**`` goes through folders), a folder (every slide file
-            directly in it), or a list of these or of ``{"image": path}``.
+        data: a path, a pattern such as ``slides/*.tif`` (``**`` goes through folders; a pattern without a suffix takes
+            slide files only), a folder (every slide file directly in it), or a list of these or of ``{"image": path}``.
 
     Raises:
         ConfigError: a pattern matches nothing, a file is not there, or two slides would write the same files.
@@ -80,6 +80,8 @@ def _expand(entry: str) -> list[Path]:
         raise ConfigError(f"there is no slide '{entry}'; check the path{hint}")
     matches = glob.glob(str(path), recursive=True)  # noqa: PTH207, Path.glob takes no pattern from the root
     slides = [Path(match) for match in matches if not Path(match).is_dir()]
+    if path.suffix in ("", ".*", ".**"):  # "slides/*" is meant without the annotations that lie beside the slides
+        slides = [slide for slide in slides if slide.suffix.lower() in SLIDE_SUFFIXES]
     if not slides:
         raise ConfigError(
             f"no slide matches '{entry}' (looked from '{Path.cwd()}'); check the pattern, and quote it in the shell"

@@ -55,6 +55,7 @@ class TissueMapper:
         tile_px: side of a tile; by default the network's own, else 128.
         keep_probabilities: keep all probabilities (2 bytes per tile and class), not only that of the class shown.
         read_ahead: blocks that the reading thread may be ahead; 0 reads in the calling thread.
+        reading_threads: threads that decode; more than one pays with a GPU.
         channels_last: memory format of the network's weights and of the batches; faster on most devices, and the same
             numbers up to rounding.
 
@@ -82,6 +83,7 @@ class TissueMapper:
         tile_px: int | None = None,
         keep_probabilities: bool = False,
         read_ahead: int = 2,
+        reading_threads: int = 1,
         channels_last: bool = False,
     ) -> None:
         names = classes if classes is not None else getattr(network, "classes", None)
@@ -92,7 +94,11 @@ class TissueMapper:
             raise ConfigError(
                 f"classes must be the network's, but are {list(names)} instead of {list(own)}; leave classes out"
             )
-        for name, value in (("batch_size", batch_size), ("stride_px", stride_px)):
+        for name, value in (
+            ("batch_size", batch_size),
+            ("stride_px", stride_px),
+            ("reading_threads", reading_threads),
+        ):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, but is {value}")
         if read_ahead < 0:
@@ -118,6 +124,7 @@ class TissueMapper:
         self.tile_px = int(tile_px if tile_px is not None else getattr(network, "tile_px", TILE_PX))
         self.keep_probabilities = keep_probabilities
         self.read_ahead = read_ahead
+        self.reading_threads = reading_threads
         self.channels_last = channels_last
         decide(np.empty((0, len(self.classes.model_classes))), self.classes, **self._thresholds())
 
@@ -171,7 +178,9 @@ class TissueMapper:
         if self.keep_probabilities:
             kept = np.full((*grid.shape, len(self.classes.model_classes)), np.nan, dtype=np.float16)
         centres = grid.centres_level0(rows, columns)
-        reader = TripletReader(slide, magnifications=self.magnifications, tile_px=self.tile_px)
+        reader = TripletReader(
+            slide, magnifications=self.magnifications, tile_px=self.tile_px, num_threads=self.reading_threads
+        )
         reading = ResilientReading(reader, centres, max_triplets=_BLOCK_TILES)
         report = on_progress or _no_report
         done = 0
