@@ -10,7 +10,7 @@ import pytest
 from tral_monai.report.palette import chart_styles
 from tral_monai.report.pictures import SlidePictures, slide_sources
 from tral_monai.report.run_data import RunData
-from tral_monai.report.tiles import choose, round_tiles, slide_maps
+from tral_monai.report.tiles import ClassTally, RoundTiles, choose, rarely_found, round_tiles, slide_maps
 
 MakeRun = Callable[..., RunData]
 
@@ -39,6 +39,18 @@ def test_tally_and_wrong_guesses_by_hand(make_run: MakeRun, picture: Path) -> No
     assert (first.slide, first.xy_level0, first.score, first.reason) == ("slide.png", (300, 200), 0.9, "most uncertain")
     assert first.picture is not None
     assert first.context is not None
+
+
+def test_classes_that_the_model_cannot_find_are_named() -> None:
+    def round_(*tally: ClassTally, answered: int = 10) -> RoundTiles:
+        return RoundTiles(1, (), 10, answered, 10, 0, 0, tally)
+
+    first = round_(ClassTally("Blood", 4, 1, 2), ClassTally("Stroma", 4, 1, 5), ClassTally("Fat", 2, 0, 0))
+    second = round_(ClassTally("Blood", 4, 0, 2), ClassTally("Stroma", 4, 1, 5), ClassTally("Fat", 2, 0, 0))
+    waiting = round_(*(ClassTally(name, 9, 0, 0) for name in ("Blood", "Stroma", "Fat")), answered=0)
+    # Blood: 1 of 8; Stroma: 2 of 8, a quarter; Fat: too few asked; the last round has no answers yet.
+    assert rarely_found([first, second, waiting]) == (ClassTally("Blood", 8, 1, 4),)
+    assert rarely_found([]) == ()
 
 
 def test_declined_and_unanswered_samples_are_no_wrong_guesses(make_run: MakeRun) -> None:

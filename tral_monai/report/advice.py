@@ -55,7 +55,7 @@ class ClassAdvice:
 
 
 class Decision(NamedTuple):
-    """A verdict, the class to annotate next (or None), and both in one or two sentences."""
+    """A verdict, the class that would come next (or None), and both in one or two sentences."""
 
     verdict: Literal["annotate", "stop", "exhausted"]
     next_class: str | None
@@ -157,15 +157,18 @@ def decide(classes: tuple[ClassAdvice, ...], macro_trend: Trend, *, rounds_used:
         return Decision("exhausted", None, f"No unlabelled {names} is left in the pool: bring in slides that show it.")
     worst = missed[0]
     if macro_trend == "flat" or all(entry.trend == "flat" for entry in missed):
-        head = f"Stop: the last {rounds_used} rounds brought nothing that can be measured"
-    else:
-        head = f"Stop, or measure better: the last {rounds_used} rounds brought less than the noise of this set"
-    return Decision(
-        "stop",
-        None,
-        f"{head}. {worst.name} holds the largest part of what is still missed{_mistake_clause(worst)}: look at those "
-        "tiles before labelling more of the same.",
-    )
+        return Decision(
+            "stop",
+            None,
+            f"Stop: the last {rounds_used} rounds brought nothing that can be measured. {worst.name} holds the largest "
+            f"part of what is still missed{_mistake_clause(worst)}: look at those tiles before labelling more of the "
+            "same.",
+        )
+    head = f"Stop, or measure better: the last {rounds_used} rounds brought less than the noise of this validation set"
+    left = next((entry for entry in missed if entry.left_in_pool != 0 and entry.trend != "flat"), None)
+    if left is None:
+        return Decision("stop", None, f"{head}, and the pool holds nothing more of what is missed.")
+    return Decision("stop", left.name, f"{head}. If you go on, annotate {left.name}: {_share_clause(left)}.")
 
 
 def _entry(
@@ -223,8 +226,7 @@ def _main_mistake(
 
 
 def _annotate_sentence(entry: ClassAdvice, rounds_used: int, next_labels: float) -> str:
-    share = f"it holds {entry.error_share:.0%} of what is still missed"
-    head = f"Annotate {entry.name} next: {share}{_mistake_clause(entry)}"
+    head = f"Annotate {entry.name} next: {_share_clause(entry)}"
     if entry.trend == "unknown":
         return f"{head}. One round cannot say what more labels bring: run another before deciding to stop."
     if entry.trend == "hidden":
@@ -238,6 +240,10 @@ def _annotate_sentence(entry: ClassAdvice, rounds_used: int, next_labels: float)
         f"{head}. Another {next_labels:,.0f} labels, at the pace of the last {rounds_used} rounds, may bring its F1 "
         f"from {entry.f1:.2f} to {entry.f1 + entry.next_gain:.2f} (± {error:.2f}{doubt})."
     )
+
+
+def _share_clause(entry: ClassAdvice) -> str:
+    return f"it holds {entry.error_share:.0%} of what is still missed{_mistake_clause(entry)}"
 
 
 def _mistake_clause(entry: ClassAdvice) -> str:

@@ -24,7 +24,7 @@ from tral_monai.report.pictures import SlidePictures, slide_sources, svg_uri
 from tral_monai.report.provenance import provenance
 from tral_monai.report.run_data import RunData
 from tral_monai.report.summary import UNKNOWN, count, duration, number, score, three_lines
-from tral_monai.report.tiles import round_tiles, slide_maps
+from tral_monai.report.tiles import rarely_found, round_tiles, slide_maps
 
 SIMULATED_ORACLES = ("auto", "archive", "class_request", "pseudo_label")
 TREND_WORDS = {
@@ -148,6 +148,7 @@ def _context(run: RunData, others: Sequence[RunData]) -> dict[str, Any]:
         "full_shares": None if run.full_counts is None else run.full_counts / max(run.full_counts.sum(), 1),
         "confusions": _confusions(run),
         "tiles": tiles,
+        "rarely_found": rarely_found(tiles),
         "maps": maps,
         "maps_left_out": maps_left_out,
         "problems": problems,

@@ -17,6 +17,7 @@ TILES_IN_ALL = 120  # keeps the page at a few megabytes however many rounds ther
 SLIDES_IN_ALL = 8
 DOTS_PER_SLIDE = 400
 THUMBNAIL_PX = 900
+MANY_ASKED, RARELY = 5, 0.25
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,20 @@ def round_tiles(run: RunData, pictures: SlidePictures) -> tuple[RoundTiles, ...]
             )
         )
     return tuple(result)
+
+
+def rarely_found(rounds: Sequence[RoundTiles]) -> tuple[ClassTally, ...]:
+    """Classes that the model cannot find by itself: of five or more tiles asked for, fewer than a quarter were right.
+
+    Returns:
+        Their tallies over all rounds, in the order of the classes.
+    """
+    tallies = []
+    for same in zip(*(round_.tally for round_ in rounds if round_.answered == round_.total), strict=True):
+        asked, right, given = (sum(getattr(tally, name) for tally in same) for name in ("asked", "right", "given"))
+        if asked >= MANY_ASKED and right < RARELY * asked:
+            tallies.append(ClassTally(same[0].name, asked, right, given))
+    return tuple(tallies)
 
 
 def _card(row: object, pictures: SlidePictures) -> TileCard:
