@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from tral_monai.errors import CheckpointError, ConfigError, MissingExtraError
-from tral_monai.networks.contract import check_contract
+from tral_monai.networks.contract import _MUST_AGREE, check_contract
 
 if TYPE_CHECKING:
     from tral_monai.networks.tri_cnn import TriCNN
@@ -198,7 +198,7 @@ def _load_from_checkpoint(
     network: TriCNN, model: Mapping[str, torch.Tensor], contract: Mapping[str, Any], path: Path
 ) -> None:
     ours = network.contract.state_dict()
-    keys = ("backbone", "normalization", "magnifications", "tile_px", "share_weights", "feature_norm")
+    keys = [k for k in _MUST_AGREE if k not in ("classes", "hidden")]  # the classifier may start anew
     differences = [f"{k}: {contract[k]!r} there, {ours[k]!r} here" for k in keys if contract[k] != ours[k]]
     if differences:
         raise CheckpointError(f"{path.name} is a TriCNN of another kind: {'; '.join(differences)}")
