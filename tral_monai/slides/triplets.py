@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -98,6 +99,7 @@ class TripletReader:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
+        self._backend = self.slide.backend
         self._lock = threading.Lock()
         self._sources: tuple[TileSource, ...] = ()
         self._cache: TileCache | None = None
@@ -109,10 +111,9 @@ class TripletReader:
             self._sources = tuple(self.slide.source(asked) for asked in self._asked)
             inner = [source.inner for source in self._sources if isinstance(source, ResampledTiles)]
             tile_bytes = max(3 * source.tile_size[0] * source.tile_size[1] for source in (*self._sources, *inner))
-            per_triplet = 0
-            for source in self._sources:
-                across, down = (-(-self.tile_px // side) + 1 for side in source.tile_size)
-                per_triplet += across * down
+            per_triplet = max(
+                math.prod(-(-self.tile_px // side) + 1 for side in source.tile_size) for source in self._sources
+            )
             self._cache = TileCache(self.cache_bytes, tile_bytes, min_tiles=per_triplet)
             if self.num_threads > 1:
                 self._threads = ThreadPoolExecutor(self.num_threads)
@@ -173,7 +174,7 @@ class TripletReader:
 
     def _read(self, centres: NDArray[np.int64], order: NDArray[np.int64]) -> RGB:
         out = np.empty((len(centres), len(self.magnifications), self.tile_px, self.tile_px, 3), np.uint8)
-        if self._pid != os.getpid():
+        if self._pid != os.getpid() or self._backend is not self.slide.backend:
             self._reset()
         with self._lock:
             cache = self._open()
@@ -188,7 +189,7 @@ class TripletReader:
         ]
         plans = [_plan(source, start, self.tile_px) for source, start in zip(self._sources, starts, strict=True)]
         needed = [plan.tiles() for plan in plans]
-        if sum(map(len, needed)) > cache.capacity and len(group) > 1:
+        if max(map(len, needed)) > cache.capacity and len(group) > 1:
             middle = len(group) // 2
             self._read_group(cache, centres, group[:middle], out)
             self._read_group(cache, centres, group[middle:], out)
@@ -228,7 +229,10 @@ class TripletReader:
                 for tile in missing:
                     decode(tile)
             else:
-                list(self._threads.map(decode, missing))
+                decoding = [self._threads.submit(decode, tile) for tile in missing]
+                wait(decoding)  # all of them, also after a failure: a late one would write into a slot given away
+                for done in decoding:
+                    done.result()
         except BaseException:
             for tile in missing:
                 cache.drop((source.key, tile))
@@ -236,7 +240,15 @@ class TripletReader:
         return decoded
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pid": -1, "_lock": None, "_sources": (), "_cache": None, "_threads": None}
+        return {
+            **self.__dict__,
+            "_pid": -1,
+            "_backend": None,
+            "_lock": None,
+            "_sources": (),
+            "_cache": None,
+            "_threads": None,
+        }
 
 
 @dataclass(frozen=True)
