@@ -2,14 +2,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.inference.colour_slides import break_tile, slide_pixels, write_slide
 from tral_monai.errors import ConfigError
 from tral_monai.inference.overlay import OverlayWriter, render_overlay
 from tral_monai.inference.tissue_map import TissueMap
+from tral_monai.slides.slide import open_slide
 
 # The map's 350 x 300 px slide is shown at 2 px per pixel: a tile is 200 px wide. Text is 12 px high, so the picture
 # starts 12 px from the left and 46 px (3.8 * 12) from the top.
@@ -93,3 +96,15 @@ def test_settings_are_checked(settings: dict[str, object], message: str, small_m
     if "opacity" in settings:
         with pytest.raises(ConfigError, match=message):
             render_overlay(np.zeros((9, 9, 3), dtype=np.uint8), small_map, title="x", opacity=1.5)
+
+
+def test_a_slide_without_an_overview_still_gets_its_overlay(
+    small_map: TissueMap, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_slide(tmp_path / "s.tif", slide_pixels(("SSSS",) * 4, cell_px=256))
+    break_tile(path, level=2, tile=0)
+    with open_slide(path, "tiff") as slide:
+        OverlayWriter(max_px=64).write(tmp_path / "o.png", slide, small_map)
+    assert "s.tif: the overlay has no slide behind it" in caplog.text
+    with Image.open(tmp_path / "o.png") as overlay:
+        assert (np.asarray(overlay) == (240, 240, 240)).all(axis=2).any()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
+import torch
 from PIL import Image
 
 from tests.inference.colour_slides import CLASSES, PATTERN, ColourNet, slide_pixels, write_slide
@@ -66,16 +68,33 @@ def test_what_is_needed_is_checked_first(tmp_path: Path) -> None:
         TissueInference(f"{tmp_path}/*.svs", tmp_path / "maps", network=ColourNet())
 
 
+class Bluer(torch.nn.Module):
+    """Two classes by the 10x tile's mean colour: more red than blue, or more blue than red."""
+
+    classes = ("Red", "Blue")
+    magnifications = (10.0,)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        mean = image.float().mean(dim=(2, 3))
+        return torch.stack([mean[:, 0], mean[:, 2]], dim=1)
+
+
 @pytest.mark.skipif("TRAL_DATA" not in os.environ, reason="TRAL_DATA does not name the folder of the real slides")
 def test_a_real_slide(tmp_path: Path) -> None:
-    """Purple epithelium against pink stroma on the colon polyp: no truth, but the tissue's area is known."""
     slides = Path(os.environ["TRAL_DATA"]) / "slides"
-    network = TriCNN(["a", "b"], backbone="timm:mobilenetv3_small_050", hidden=(), magnifications=(10.0,), seed=0)
     (result,) = TissueInference(
-        slides / "cmu-1-small-region.svs", tmp_path, network=network, device="cpu", progress=False, batch_size=128
+        slides / "colon_polyp_lower.tif", tmp_path, network=Bluer(), device="cpu", progress=False, mpp=0.25
     ).run()
     found = result.record["result"]
-    # 2220 x 2967 px of 0.499 um: 1.64 mm2, nearly all of it tissue.
-    assert sum(found["areas_mm2"].values()) == pytest.approx(1.64, abs=0.01)
-    assert found["tissue_mm2"] > 0.8
+    # 9984 x 16128 px of 0.25 um, and 47 % tissue by the mask that comes with the slide.
+    assert sum(found["areas_mm2"].values()) == pytest.approx(10.064, abs=0.001)
+    assert found["tissue_mm2"] == pytest.approx(0.47 * 10.064, rel=0.1)
     assert found["not_analysed"]["tiles"] == 0
+    values, _ = read_class_map(tmp_path / "colon_polyp_lower_classes.png")
+    with Image.open(slides / "colon_polyp_lower_tissue_mask.png") as mask:
+        theirs = np.asarray(mask).reshape(126, 8, 78, 8).mean(axis=(1, 3)) >= 0.5
+    ours = values > 0
+    assert (ours & theirs).sum() / (ours | theirs).sum() > 0.9
+    polygons = read_geojson(tmp_path / "colon_polyp_lower.geojson")
+    assert all(shapely.is_valid(polygon.geometry) for polygon in polygons)
+    assert sum(polygon.geometry.area for polygon in polygons) == ours.sum() * 128 * 128

@@ -317,3 +317,9 @@ def test_settings_are_checked_before_the_run(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         evaluator(slides, tmp_path / "maps", **settings)
+
+
+def test_two_slides_of_one_name_are_told_whatever_lists_them(slides: Path, tmp_path: Path) -> None:
+    data = [{"image": str(slides / "a.tif")}, {"image": str(slides / "a.svs")}]
+    with pytest.raises(ConfigError, match=r"two slides would write 'a\.json'"):
+        evaluator(slides, tmp_path / "maps", data=data).run()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from tral_monai.errors import ConfigError
+from tral_monai.errors import ConfigError, SlideReadError
 from tral_monai.inference.palette import Rgb, class_colours, given_colours
 from tral_monai.inference.slide_writer import SlideWriter
 from tral_monai.inference.tissue_map import TissueMap
@@ -23,9 +24,12 @@ from tral_monai.inference.tissue_map import TissueMap
 if TYPE_CHECKING:
     from tral_monai.slides.slide import Slide
 
+_log = logging.getLogger(__name__)
+
 _INK: Rgb = (33, 37, 41)
 _FAINT: Rgb = (108, 117, 125)
 _LINE: Rgb = (206, 212, 218)
+_EMPTY = 240  # grey in place of a slide that cannot be shown
 _SMALLEST_PICTURE_PX = 480  # a tiny slide is enlarged, so that title and legend have a place beside it
 _SCALE_BARS_UM = tuple(step * 10**power for power in range(6) for step in (1, 2, 5))
 
@@ -222,7 +226,15 @@ class OverlayWriter(SlideWriter):
         return {"colours": self.colours, "max_px": self.max_px, "opacity": self.opacity}
 
     def write(self, path: str | os.PathLike[str], slide: Slide, prediction: TissueMap) -> None:  # noqa: D102
-        overlay = render_overlay(
-            slide.thumbnail(self.max_px), prediction, title=slide.name, colours=self.colours, opacity=self.opacity
-        )
+        title = slide.name
+        try:
+            thumbnail = slide.thumbnail(self.max_px)
+        except SlideReadError as error:
+            # The map is good without the picture behind it: the tiles come from other levels of the file.
+            _log.warning("%s: the overlay has no slide behind it: %s", slide.name, error)
+            title += " (its overview cannot be decoded)"
+            shrink = min(1.0, self.max_px / max(slide.dimensions))
+            width, height = (max(1, round(side * shrink)) for side in slide.dimensions)
+            thumbnail = np.full((height, width, 3), _EMPTY, dtype=np.uint8)
+        overlay = render_overlay(thumbnail, prediction, title=title, colours=self.colours, opacity=self.opacity)
         overlay.save(path, format="PNG")

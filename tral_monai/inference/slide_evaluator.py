@@ -156,6 +156,8 @@ class SlideEvaluator(Evaluator):
         if self.results:
             self.results[-1].prediction = None  # its files are written; keeping maps would let memory grow
         result = SlideResult(name=path.name, stem=output_stem(path))
+        if any(other.stem == result.stem for other in self.results):
+            raise ConfigError(f"two slides would write '{result.stem}.json'; run them with different output folders")
         self.state.result = result
         self.state.tiles_done = self.state.tiles_total = 0
         started = time.perf_counter()
