@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tral_monai.errors import ConfigError, SlideReadError
+from tral_monai.slides.cucim_backend import cucim_unavailable
 from tral_monai.slides.slide import open_slide
 from tral_monai.slides.tiff_backend import TiffBackend
 from tral_monai.slides.triplets import TripletReader, triplets_to_tensor_layout
@@ -38,13 +39,17 @@ def grid(width, height, step):
     return np.column_stack((x.ravel(), y.ravel()))
 
 
-@pytest.mark.parametrize("backend", ["tiff", "openslide"])
-def test_as_the_naive_reading_to_the_bit(small_slide, backend):
-    centres = np.vstack((grid(1500, 1100, 128), np.random.default_rng(0).integers(-300, 1800, (60, 2))))
-    read = TripletReader(open_slide(small_slide, backend)).read(centres)
+@pytest.mark.parametrize("backend", ["tiff", "openslide", "cucim"])
+def test_as_the_naive_reading_to_the_bit(tmp_path, write_tiff, make_texture, make_levels, backend):
+    if backend == "cucim" and cucim_unavailable():
+        pytest.skip(f"cuCIM cannot be used: {cucim_unavailable()}")
+    # Multiples of 16, because OpenSlide blends pixels at levels whose factor is no integer, but not of a tile.
+    path = write_tiff(tmp_path / "a.tif", make_levels(make_texture(1488, 1104)))
+    centres = np.vstack((grid(1488, 1104, 128), np.random.default_rng(0).integers(-300, 1800, (60, 2))))
+    read = TripletReader(open_slide(path, backend)).read(centres)
     assert read.shape == (len(centres), 3, 128, 128, 3)
     assert read.dtype == np.uint8
-    assert (read == naive(small_slide, centres)).all()
+    assert (read == naive(path, centres)).all()
 
 
 @pytest.fixture(scope="module")

@@ -240,15 +240,8 @@ class TripletReader:
         return decoded
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "_pid": -1,
-            "_backend": None,
-            "_lock": None,
-            "_sources": (),
-            "_cache": None,
-            "_threads": None,
-        }
+        own = {"_pid": -1, "_backend": None, "_lock": None, "_sources": (), "_cache": None, "_threads": None}
+        return {**self.__dict__, **own}
 
 
 @dataclass(frozen=True)
