@@ -153,7 +153,10 @@ def test_weights_alone_cannot_bring_another_normalisation() -> None:
         ({"weights": torch.zeros(1)}, r"must hold 'model' and 'contract', but holds \['weights'\]"),
         ({"model": {}, "contract": {"classes": ["a"]}}, "must be a mapping with format 'tral_monai.TriCNN'"),
         ({"model": {}, "contract": {"format": "tral_monai.TriCNN", "format_version": 99}}, "format version 99"),
-        ({"model": {}, "contract": {"format": "tral_monai.TriCNN", "format_version": 1}}, "lacks backbone, class_colors, classes"),
+        (
+            {"model": {}, "contract": {"format": "tral_monai.TriCNN", "format_version": 1}},
+            "lacks backbone, class_colors, classes",
+        ),
         ([1, 2], "holds a list; expected a dict"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.transforms.stained import stained_tiles
 from tral_monai.errors import CheckpointError, ConfigError
 from tral_monai.networks.tri_cnn import TriCNN
 from tral_monai.transforms.stain_normalize import MacenkoNormalize
@@ -266,30 +267,28 @@ def test_settings_out_of_range_are_refused(kwargs: dict[str, object], message: s
         TriCNN(**settings)  # type: ignore[arg-type]
 
 
-def test_stain_normalization_is_part_of_the_network_its_features_and_its_contract():
-    settings = {"backbone": "timm:mobilenetv3_small_050", "hidden": (), "seed": 3}
+def test_stain_normalization_is_part_of_the_network_its_features_and_its_contract() -> None:
+    settings = {"backbone": SMALL, "hidden": (), "seed": 3}
     plain = TriCNN(["a", "b"], **settings).eval()
     normalised = TriCNN(["a", "b"], stain_normalization=True, **settings).eval()
-    pink, purple = torch.tensor([230.0, 150.0, 190.0]), torch.tensor([110.0, 60.0, 140.0])
-    mix = torch.rand(9, 128, 128, generator=torch.Generator().manual_seed(0))[:1]
-    image = (pink.view(3, 1, 1) * mix + purple.view(3, 1, 1) * (1 - mix)).repeat(3, 1, 1)[None]
+    image = stained_tiles(((0.65, 0.10), (0.70, 0.95), (0.29, 0.30)), count=1, size=128)
     expected = plain.features(MacenkoNormalize()(image))
-    assert torch.allclose(normalised.features(image), expected, rtol=1e-4, atol=1e-7)
-    assert not torch.allclose(plain.features(image), expected, rtol=1e-2, atol=1e-7)
+    assert torch.equal(normalised.features(image), expected)
+    assert (plain.features(image) - expected).norm() > 0.01 * expected.norm()
     assert normalised.feature_fingerprint() != plain.feature_fingerprint()
     with pytest.raises(CheckpointError, match="stain_normalization: the checkpoint has True, this network False"):
         plain.contract.load_state_dict(normalised.contract.state_dict())
     assert TriCNN.from_contract(normalised.contract.state_dict()).stain_normalization
 
 
-def test_class_colors_travel_in_the_contract_and_may_differ():
+def test_class_colors_travel_in_the_contract_and_may_differ() -> None:
     settings = {"backbone": "timm:mobilenetv3_small_050", "hidden": (), "seed": 3}
     coloured = TriCNN(["a", "b"], class_colors={"a": [200, 0, 0]}, **settings)
     assert TriCNN.from_contract(coloured.contract.state_dict()).class_colors == {"a": (200, 0, 0)}
     TriCNN(["a", "b"], **settings).contract.load_state_dict(coloured.contract.state_dict())
 
 
-def test_frozen_backbones_stay_in_evaluation_mode_while_the_head_trains():
+def test_frozen_backbones_stay_in_evaluation_mode_while_the_head_trains() -> None:
     network = TriCNN(["a", "b"], backbone="timm:mobilenetv3_small_050", hidden=(), frozen=True, seed=3)
     network.branches[0].train()  # as if someone had switched it by hand
     assert network.train().training

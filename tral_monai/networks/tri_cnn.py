@@ -145,8 +145,8 @@ class TriCNN(nn.Module):
             CheckpointError: The contract is not one, or names a backbone that the installed libraries lack.
         """
         read = check_contract(contract)
-        keys = ("backbone", "hidden", "dropout", "frozen", "normalization", "share_weights", "feature_norm")
-        keys += ("magnifications", "tile_px", "stain_normalization", "class_colors")
+        keys = ["backbone", "hidden", "dropout", "frozen", "normalization", "share_weights", "feature_norm"]
+        keys += ["magnifications", "tile_px", "stain_normalization", "class_colors"]
         try:
             options = {key: read[key] for key in keys}
             return cls(read["classes"], seed=0, **options)
@@ -188,7 +188,7 @@ class TriCNN(nn.Module):
         return self._branch_features(image)
 
     def _branch_features(self, image: torch.Tensor) -> torch.Tensor:
-        if torch.jit.is_scripting():
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
             assert not self.stain_normalization, "TorchScript cannot hold the stain normalisation; use torch.export"
         elif self.stain_normalization:
             image = self._stain_normalized(image)
