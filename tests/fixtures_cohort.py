@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The generated cohort as a fixture for every room: `pytest_plugins = ["tests.fixtures_cohort"]` in the root conftest."""
+"""The generated cohort as a fixture for every room; the root conftest lists this module in `pytest_plugins`."""
 
 from __future__ import annotations
 

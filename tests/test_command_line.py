@@ -30,7 +30,10 @@ def test_known_options_pass(configs, options):
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [("--bugdet", "unknown option --bugdet: did you mean --budget"), ("--zzz=1", "unknown option --zzz: .*first lines")],
+    [
+        ("--bugdet", "unknown option --bugdet: did you mean --budget"),
+        ("--zzz=1", "unknown option --zzz: .*first lines"),
+    ],
 )
 def test_a_mistyped_option_is_refused(configs, option, message):
     with pytest.raises(ConfigError, match=message):

@@ -13,8 +13,8 @@ from tral_monai.errors import ConfigError
 
 # Options of `python -m monai.bundle run` itself.
 RUN_OPTIONS = frozenset(
-    "run_id init_id final_id meta_file config_file logging_file tracking args_file workflow_name workflow_type "
-    "properties_path bundle_root".split()
+    {"run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file"}
+    | {"workflow_name", "workflow_type", "properties_path", "bundle_root"}
 )
 
 

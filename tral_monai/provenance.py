@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -21,9 +22,19 @@ def provenance() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": _commit(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv else "",
+        "command": _command(),
         "started_utc": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def _command() -> str:
+    """The command line as one would type it again; a program's own folder is left out."""
+    program, *arguments = sys.argv or [""]
+    parts = Path(program).parts
+    name = Path(program).name
+    if name == "__main__.py":
+        name = "python -m " + ("monai.bundle" if parts[-3:-1] == ("monai", "bundle") else parts[-2])
+    return " ".join([name, *(shlex.quote(argument) for argument in arguments)])
 
 
 def _versions() -> dict[str, str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The triplet index of one run: made once from the cohort, kept in the run's folder, divided into pool, val and test."""
+"""The triplet index of one run: made once from the cohort, kept in the run's folder, divided by split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from tral_monai.annotations.class_map import ClassMap
-from tral_monai.data.cohort import Cohort, read_cohort
+from tral_monai.data.class_names import identity_class_map
+from tral_monai.data.cohort import read_cohort
 from tral_monai.data.feature_cache import slide_content_hash
 from tral_monai.data.triplet_index import build_triplet_index, read_index, write_index
 from tral_monai.errors import CohortError
@@ -126,21 +127,3 @@ class RunIndex:
             for row in self._cohort.rows
         ]
         return {"rows": rows, "rules": self._rules.to_dict(), "settings": self._settings}
-
-
-def identity_class_map(cohort: Cohort) -> ClassMap:
-    """Every class name in the cohort's annotations as it stands, in alphabetical order, with its colour there.
-
-    Raises:
-        CohortError: no annotation has a class.
-    """
-    from tral_monai.annotations import read_annotations
-
-    colors: dict[str, tuple[int, int, int] | None] = {}
-    for row in cohort.rows:
-        for annotation in read_annotations(row.annotations) if row.annotations else []:
-            if annotation.class_name and row.part in (None, annotation.name):
-                colors.setdefault(annotation.class_name, annotation.color)
-    if not colors:
-        raise CohortError("no annotation of the cohort has a class; draw some in QuPath, or give a class map")
-    return ClassMap.identity(sorted(colors), colors={name: color for name, color in colors.items() if color})

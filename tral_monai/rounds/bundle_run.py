@@ -35,7 +35,7 @@ def run_workflow(config_files: Sequence[str | Path], **overrides: Any) -> Any:
     unknown = sorted(name for name in overrides if name.split("#")[0] not in known)
     if unknown:
         raise ConfigError(f"the configurations {[Path(f).name for f in files]} have no id {unknown}")
-    # MONAI warns once for every parse that overlays lie in another folder than the first file, which is how they are used.
+    # MONAI warns at every parse that overlays lie in another folder than the first file, which is how they are used.
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="monai")

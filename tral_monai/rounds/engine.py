@@ -105,6 +105,7 @@ class RoundEngine(Engine):
     def stop(self, reason: str) -> None:
         """End the run after this round, without a further query."""
         self.stop_reason = reason
+        self.ledger.record_info({"stop_reason": reason})
         logger.info("stopping in round %d: %s", self.round, reason)
 
     def generator(self, purpose: str) -> np.random.Generator:

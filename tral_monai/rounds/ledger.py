@@ -125,7 +125,7 @@ class Ledger:
         Raises:
             LedgerError: the file holds a run with another identity; the message names every difference.
         """
-        wanted = {key: json.loads(json.dumps(value)) for key, value in identity.items()}
+        wanted = {key: json.loads(_json(value)) for key, value in identity.items()}
         with self._transaction():
             recorded = self._get_all()
             if "identity" not in recorded:
@@ -306,5 +306,9 @@ class Ledger:
 
     def _put(self, values: Mapping[str, Any]) -> None:
         self._db.executemany(
-            "INSERT OR REPLACE INTO run VALUES (?, ?)", [(key, json.dumps(value)) for key, value in values.items()]
+            "INSERT OR REPLACE INTO run VALUES (?, ?)", [(key, _json(value)) for key, value in values.items()]
         )
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, default=str)  # devices and paths appear by their names

@@ -9,8 +9,8 @@ from typing import Any
 
 from ignite.engine import Events
 
-from tral_monai.rounds.engine import RoundEngine, RoundEvents
 from tral_monai.provenance import provenance
+from tral_monai.rounds.engine import RoundEngine, RoundEvents
 
 logger = logging.getLogger(__name__)
 

@@ -27,6 +27,14 @@ class Stamps:
     y_px: NDArray[np.int64]
     patch: NDArray[np.int64]
 
+    def joined(self, other: Stamps) -> Stamps:
+        """These patches, then the other's."""
+        return Stamps(
+            np.concatenate([self.x_px, other.x_px]),
+            np.concatenate([self.y_px, other.y_px]),
+            np.concatenate([self.patch, other.patch]),
+        )
+
     def near(self, frame: Frame, reach_px: int) -> NDArray[np.int64]:
         """Indices of the patches whose centre is within ``reach_px`` of a block, in drawing order."""
         hit = (self.x_px >= frame.left_px - reach_px) & (self.x_px < frame.left_px + frame.width_px + reach_px)
@@ -78,39 +86,39 @@ def place_cells(generator: np.random.Generator, plan: Plan, *, size_factor: floa
     blood = (tissue == Tissue.BLOOD).astype(np.float32)
     wall = stroma * ((plan.fields["blood_cells"] * plan.cell_um) > -16)
     radial = _slope_angle(plan.fields["blood_cells"])
-    along = np.where(wall > 0, radial + np.pi / 2, plan.fibre_angle)
-    survives = 1 - 0.85 * burnt
+    along = np.where(wall > 0, radial + np.pi / 2, np.where(muscle > 0, plan.fascicle_angle, plan.fibre_angle))
+    long = muscle * ~plan.fascicle_across
+    smeared = burnt | ((plan.fields["hyaline_cells"] > 0) & (tissue == Tissue.STROMA))
+    survives = 1 - 0.85 * smeared
     # name: (spacing in um, probability that a site is taken, angle, spread of the angle in radians)
     scatter: dict[str, tuple[float, FloatArray, FloatArray, float]] = {
         "urothelial": (
-            8.4 * size_factor,
+            9.3 * size_factor,
             0.97 * (tissue == Tissue.UROTHELIUM) * survives,
             _slope_angle(plan.fields["urothelium_cells"]),
             0.35,
         ),
-        "lymphoid": (8.0, stroma * (0.015 + 0.93 * inflamed) * survives, plan.fibre_angle, 3.0),
+        "lymphoid": (8.0, stroma * (0.015 + 0.14 * inflamed) * survives, plan.fibre_angle, 3.0),
         "spindle": (
             13.5,
-            (stroma * (0.42 + 0.14 * density) * (1 - inflamed) + 0.4 * wall) * survives,
+            (stroma * (0.42 - 0.22 * density) * (1 - inflamed) + 0.4 * wall + 0.12 * long) * survives,
             along,
             0.22,
         ),
-        "cigar": (14.5, 0.62 * muscle * ~plan.fascicle_across * survives, plan.fascicle_angle, 0.08),
-        "fibre_across": (9.4, 0.96 * muscle * plan.fascicle_across * survives, plan.fascicle_angle, 3.0),
-        "crushed": (13.0, 0.62 * (burnt & (tissue != Tissue.GLASS)), plan.fibre_angle, 0.35),
-        "red_cell": (5.9, 0.96 * blood * (1 - 0.96 * plan.fields["lysed"]) * survives, plan.fibre_angle, 3.0),
+        "cigar": (14.5, (0.48 * long + 0.34 * stroma * density * (1 - inflamed)) * survives, along, 0.10),
+        "fibre_across": (6.4, 0.93 * (muscle - long) * survives, plan.fascicle_angle, 3.0),
+        "crushed": (13.0, 0.62 * (smeared & (tissue != Tissue.GLASS)), plan.fibre_angle, 0.35),
+        "red_cell": (5.9, 0.96 * blood * (1 - 0.97 * (plan.fields["lysed"] > 0)) * survives, plan.fibre_angle, 3.0),
     }
     stamps = {}
     for name, (spacing_um, probability, angle, spread) in scatter.items():
         stamps[name] = _scatter(generator, plan, name, spacing_um, probability, angle, spread)
-    across = plan.fascicle_across * muscle
-    central = _scatter(generator, plan, "lymphoid", 21.0, 0.5 * across * survives, plan.fibre_angle, 3.0)
-    both = (stamps["lymphoid"], central)
-    stamps["lymphoid"] = Stamps(
-        np.concatenate([s.x_px for s in both]),
-        np.concatenate([s.y_px for s in both]),
-        np.concatenate([s.patch for s in both]),
-    )
+    # Nuclei of cross-cut fibres, and inflammation: its cells look like urothelium, only their arrangement differs.
+    central = _scatter(generator, plan, "lymphoid", 24.0, 0.3 * (muscle - long) * survives, plan.fibre_angle, 3.0)
+    stamps["lymphoid"] = stamps["lymphoid"].joined(central)
+    crowd = 0.9 * stroma * np.clip((inflamed - 0.4) * 2.5, 0, 1) * survives
+    crowded = _scatter(generator, plan, "urothelial", 9.0 * size_factor, crowd, plan.fibre_angle, 3.0, jitter=0.36)
+    stamps["urothelial"] = stamps["urothelial"].joined(crowded)
     return stamps
 
 
@@ -127,9 +135,10 @@ def _scatter(
     probability: FloatArray,
     angle: FloatArray,
     spread: float,
+    jitter: float = 0.28,
 ) -> Stamps:
     x_px, y_px = jittered_grid(
-        generator, width_px=plan.width_px, height_px=plan.height_px, spacing_px=spacing_um / plan.mpp
+        generator, width_px=plan.width_px, height_px=plan.height_px, spacing_px=spacing_um / plan.mpp, jitter=jitter
     )
     cell = y_px // CELL_PX, x_px // CELL_PX
     taken = generator.random(len(x_px)) < probability[cell]

@@ -178,7 +178,7 @@ class _Draft:
         lining = (self.depth < self.mucosa_end + 0.1) & ~papillary & (self.piece_um < lining_um)
         deep_end = self.muscle_start - 0.08
         sheets = ~papillary & (self.depth < deep_end - 0.1) & (self.noise(62) > 0.75) & (self.noise(12) > -1.7)
-        nests = (self.depth > self.mucosa_end) & (self.depth < deep_end) & (self.noise(30) > 1.45)
+        nests = (self.depth > self.mucosa_end) & (self.depth < deep_end) & (self.noise(30) > 1.6)
         tissue[inside & (fronds | lining | sheets | nests)] = Tissue.UROTHELIUM
         tissue[inside & lumen] = Tissue.GLASS
 
@@ -215,14 +215,14 @@ class _Draft:
                 break
             row, column = room[self.generator.integers(len(room))]
             long_um = self.between(46, 84) * np.sqrt(self.scale)
-            flat = self.between(0.62, 1.0)
+            flat = self.between(0.5, 0.95)
             turn = self.between(0, np.pi)
             dx, dy = self.x_um - self.x_um[row, column], self.y_um - self.y_um[row, column]
             u = dx * np.cos(turn) + dy * np.sin(turn)
             v = dy * np.cos(turn) - dx * np.sin(turn)
             edge_um = (np.hypot(u, v / flat) - long_um) * flat
             bleeding = index == 0 and self.generator.random() < 0.6
-            edge_um = edge_um + (16 if bleeding else 3.0) * rough
+            edge_um = edge_um + (17 if bleeding else 6.0) * rough
             wall_um = 0.0 if bleeding else self.between(7, 16)
             inside = tissue != Tissue.GLASS
             if (taken & (edge_um < 40)).any() or not inside[edge_um < wall_um].all():
@@ -231,7 +231,7 @@ class _Draft:
             tissue[edge_um < 0] = Tissue.BLOOD
             taken |= edge_um < wall_um + 20
             if not bleeding and self.generator.random() < 0.35:
-                lysed[edge_um < wall_um] = 1.0
+                lysed[edge_um < wall_um] = self.between(0.35, 1.0)
             wanted -= 1
         return lysed
 
@@ -252,8 +252,8 @@ class _Draft:
         dx, dy = self.x_um - self.x_um[row, column], self.y_um - self.y_um[row, column]
         along = dx * np.cos(turn) + dy * np.sin(turn)
         across = dy * np.cos(turn) - dx * np.sin(turn) + 26 * self.scale * self.noise(90)
-        width_um = self.between(24, 34) * self.scale**0.5
-        taper = np.clip(1 - (np.abs(along) / (self.between(200, 290) * self.scale)) ** 4, 0, 1)
+        width_um = self.between(28, 38) * self.scale**0.5
+        taper = np.clip(1 - (np.abs(along) / (self.between(210, 300) * self.scale)) ** 2, 0, 1)
         damage[np.abs(across) < width_um * taper] = Damage.FOLD
 
         bearing = np.arctan2(self.lateral, self.depth)
@@ -274,9 +274,11 @@ class _Draft:
 
         middle = (self.mucosa_end + self.muscle_start) / 2
         density = 1 / (1 + np.exp(-((self.depth - middle) / 0.07 + 1.1 * self.noise(55))))
-        inflamed = 1 / (1 + np.exp(-5 * (self.noise(42) - 1.0))) * (self.depth < self.muscle_start)
+        inflamed = 1 / (1 + np.exp(-8 * (self.noise(46) - 0.65))) * (self.depth < self.muscle_start)
+        # Scar-like collagen: close up it looks burnt, but it lies inside of the piece, not at its edge.
+        hyaline = (tissue == Tissue.STROMA) & (self.noise(46) > 0.95) & (self.piece_um > 130 * self.scale)
         fibre_u = 34 * self.scale * self.noise(80) / TEXEL_UM
-        fibre_v = (40 * self.scale * self.noise(72) + 7 * self.noise(20)) / TEXEL_UM
+        fibre_v = (40 * self.scale * self.noise(72) + 13 * self.noise(26)) / TEXEL_UM
         cells_per_texel = TEXEL_UM / self.cell_um
         slope_y, slope_x = np.gradient(fibre_v * cells_per_texel)
         slope_x = slope_x + np.cos(self.depth_angle)
@@ -289,12 +291,16 @@ class _Draft:
             "muscle_cells": outline(tissue == Tissue.MUSCLE),
             "blood_cells": outline(tissue == Tissue.BLOOD),
             "cautery_cells": outline(damage == Damage.CAUTERY),
+            "hyaline_cells": outline(hyaline),
             "blur_cells": outline(damage == Damage.BLUR),
             "fold_cells": outline(damage == Damage.FOLD),
             "density": density,
             "inflamed": inflamed,
             "lysed": lysed,
             "tone": self.noise(70),
+            "hue": self.noise(75),
+            "haze": np.clip(2 * self.noise(60) - 2, 0, 1),
+            "severity": np.clip(self.between(0.55, 0.9) + 0.2 * self.noise(45), 0.3, 1),
             "fibre_u": fibre_u,
             "fibre_v": fibre_v,
         }

@@ -100,7 +100,7 @@ def whole_tiles(mask: BoolArray, tile_cells: float, *, coverage: float = 0.7) ->
 def _subjects(plan: Plan, class_name: str, tiles: float) -> list[_Subject]:
     mask = plan.class_mask(class_name)
     if class_name == "Damaged":
-        kinds = ((Damage.CAUTERY, 0.45), (Damage.BLUR, 0.40), (Damage.FOLD, 0.15))
+        kinds = ((Damage.CAUTERY, 0.50), (Damage.BLUR, 0.28), (Damage.FOLD, 0.22))
         return [
             _Subject(k.name.lower(), mask & (plan.damage == k), 7.0, (60, 100), tiles * share) for k, share in kinds
         ]

@@ -17,8 +17,9 @@ from tral_monai.data.generated.nuclei import SHAPES, draw_patches, stamp
 from tral_monai.data.generated.textures import TEXEL_UM, look_up
 
 _HALO_PX = 32
-_BLUR_UM = 1.7
+_BLUR_UM = 1.1
 _FOLD_BLUR_UM = 0.6
+_HAZE_BLUR_UM = 0.55
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,20 @@ class SlideRenderer:
             density *= factor
             np.exp(np.float32(-np.log(10)) * density, out=light[channel])
         light *= glass
-        for name, sigma_um in (("blur_cells", _BLUR_UM), ("fold_cells", _FOLD_BLUR_UM)):
-            weight = _inside(fields[name], 40 if name == "blur_cells" else 8)
+        self._defocus(light, fields)
+        return light
+
+    def _defocus(self, light: FloatArray, fields: dict[str, FloatArray]) -> None:
+        """Blur, in place, what lies out of focus: the damaged patches, folds, and a little of the sound tissue."""
+        weights = (
+            (_HAZE_BLUR_UM, fields["haze"]),
+            (_BLUR_UM, _inside(fields["blur_cells"], 40)),
+            (_FOLD_BLUR_UM, _inside(fields["fold_cells"], 8)),
+        )
+        for sigma_um, weight in weights:
             if weight.max() > 0:
                 soft = gaussian_filter(light, (0, sigma_um / self.plan.mpp, sigma_um / self.plan.mpp), truncate=3)
                 light += weight[None] * (soft - light)
-        return light
 
     def _concentrations(
         self, fields: dict[str, FloatArray], frame: Frame
@@ -149,17 +158,21 @@ class SlideRenderer:
         loose_fibres = look_up(self.textures["loose"], u, v)
         dense_fibres = look_up(self.textures["dense"], u, v)
         loose_eosin = 0.03 + 0.42 * np.clip((loose_fibres - 0.38) * 2.2, 0, 1)
-        eosin = loose_eosin + dense * (0.20 + 0.30 * dense_fibres - loose_eosin)
-        hematoxylin = 0.05 + 0.05 * grain + 0.10 * fields["inflamed"]
+        eosin = loose_eosin + dense * (0.21 + 0.28 * dense_fibres - loose_eosin)
+        tint = 0.07 * np.clip(fields["hue"], 0, 2)
+        hematoxylin = 0.05 + 0.05 * grain + tint
+        crowd = 0.94 * np.clip((fields["inflamed"] - 0.4) * 2.5, 0, 1)
+        eosin += crowd * (0.13 + 0.10 * grain - eosin)
+        hematoxylin += crowd * (0.12 + 0.10 * grain - hematoxylin)
         pigment = np.zeros_like(eosin)
         char = np.zeros_like(eosin)
 
         muscle = _inside(fields["muscle_cells"], 8)
         if muscle.max() > 0:
             fibres, across = self._fascicles(frame, x, y)
-            tone = np.where(across, 0.12 + 0.08 * grain, 0.22 + 0.27 * fibres)
+            tone = np.where(across, 0.12 + 0.08 * grain, 0.21 + 0.28 * fibres)
             eosin += muscle * (tone - eosin)
-            hematoxylin += muscle * (0.05 + 0.04 * fibres - hematoxylin)
+            hematoxylin += muscle * (0.05 + 0.05 * grain + tint - hematoxylin)
         urothelium = _inside(fields["urothelium_cells"], 10)
         if urothelium.max() > 0:
             eosin += urothelium * (0.13 + 0.10 * grain - eosin)
@@ -167,18 +180,19 @@ class SlideRenderer:
         blood = _inside(fields["blood_cells"], 8)
         if blood.max() > 0:
             lysed = fields["lysed"]
-            eosin += blood * (0.04 + 0.30 * lysed - eosin)
+            eosin += blood * (0.04 + 0.26 * np.minimum(2 * lysed, 1) - eosin)
             hematoxylin += blood * (0.02 - hematoxylin)
-            pigment += blood * (0.06 + lysed * (0.12 + 0.16 * grain))
+            pigment += blood * (0.06 + np.clip(lysed - 0.4, 0, 1) * (0.12 + 0.20 * grain))
 
         self._stamp_eosin(eosin, pigment, frame)
-        cautery = _inside(fields["cautery_cells"], 60)
+        burnt = _inside(fields["cautery_cells"], 60)
+        cautery = np.maximum(burnt, _inside(fields["hyaline_cells"], 60)) * fields["severity"]
         if cautery.max() > 0:
             smear = look_up(self.textures["smear"], u, v)
             eosin += cautery * (0.20 + 0.32 * smear - eosin)
-            hematoxylin += cautery * (0.10 + 0.22 * (1 - smear) - hematoxylin)
+            hematoxylin += cautery * (0.08 + 0.16 * (1 - smear) - hematoxylin)
             pigment *= 1 - cautery
-            char += cautery * 0.5 * np.exp(-np.maximum(fields["piece_um"], 0) / 14)
+            char += burnt * 0.5 * np.exp(-np.maximum(fields["piece_um"], 0) / 14)
         nuclei = np.zeros_like(eosin)
         for name in ("urothelial", "lymphoid", "spindle", "cigar", "crushed"):
             self._stamp(name, nuclei, 0, frame)
@@ -203,6 +217,7 @@ class SlideRenderer:
         self._stamp("urothelial", eosin, 1, frame)
         self._stamp("fibre_across", eosin, 0, frame)
         self._stamp("red_cell", pigment, 0, frame)
+        self._stamp("red_cell", eosin, 0, frame)
 
     def _stamp(self, name: str, canvas: FloatArray, layer: int, frame: Frame) -> None:
         stamps: Stamps = self._stamps[name]

@@ -10,13 +10,32 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.fft import irfft2, rfft2
 from scipy.special import ndtr
 
 from tral_monai.data.generated.grid import FloatArray
 
 TEXEL_UM = 0.25
 TEXTURE_PX = 1024
+
+
+def periodic_noise(generator: np.random.Generator, along_px: float, across_px: float) -> FloatArray:
+    """Gaussian noise of unit variance, periodic, with a correlation length for each axis.
+
+    Args:
+        generator: Source of randomness.
+        along_px: Correlation length along the rows, in texels.
+        across_px: Correlation length along the columns, in texels.
+
+    Returns:
+        float32 array (TEXTURE_PX, TEXTURE_PX).
+    """
+    spectrum = rfft2(generator.standard_normal((TEXTURE_PX, TEXTURE_PX), dtype=np.float32))
+    down = np.fft.fftfreq(TEXTURE_PX)[:, None] * across_px
+    right = np.fft.rfftfreq(TEXTURE_PX)[None, :] * along_px
+    spectrum *= np.exp(-2 * np.pi**2 * (down**2 + right**2)).astype(np.float32)
+    noise = irfft2(spectrum, s=(TEXTURE_PX, TEXTURE_PX))
+    return np.asarray(noise / noise.std(), dtype=np.float32)
 
 
 def fibre_texture(
@@ -26,7 +45,7 @@ def fibre_texture(
     across_px: float,
     coarse: float,
     crimp_px: float,
-    crimp_waves: int,
+    crimp_length_px: float,
 ) -> FloatArray:
     """Fibres of uniform grey-level distribution.
 
@@ -35,23 +54,18 @@ def fibre_texture(
         along_px: Correlation length along the fibres, in texels.
         across_px: Correlation length across the fibres, in texels.
         coarse: Share of a four times coarser layer that gathers fibres into strands, 0 to 1.
-        crimp_px: Amplitude of the fibres' waves, in texels.
-        crimp_waves: Number of waves over the texture's width; a whole number keeps it periodic.
+        crimp_px: Amplitude of the fibres' irregular waves, in texels.
+        crimp_length_px: Correlation length of the waves, in texels.
 
     Returns:
         float32 array (TEXTURE_PX, TEXTURE_PX) in [0, 1], periodic in both directions.
     """
-    shape = (TEXTURE_PX, TEXTURE_PX)
-    layers = []
-    for factor in (1, 4):
-        noise = generator.standard_normal(shape, dtype=np.float32)
-        noise = gaussian_filter(noise, (across_px * factor, along_px * (1 + factor) / 2), mode="wrap", truncate=2.5)
-        layers.append(noise / noise.std())
-    texture = (1 - coarse) * layers[0] + coarse * layers[1]
-    columns = np.arange(TEXTURE_PX)
-    shift = crimp_px * np.sin(2 * np.pi * crimp_waves * columns / TEXTURE_PX)
-    rows = (np.arange(TEXTURE_PX)[:, None] + np.rint(shift)[None, :].astype(np.int64)) % TEXTURE_PX
-    texture = texture[rows, columns[None, :]]
+    texture = (1 - coarse) * periodic_noise(generator, along_px, across_px)
+    texture += coarse * periodic_noise(generator, along_px * 2.5, across_px * 4)
+    if crimp_px:
+        rows, columns = np.indices(texture.shape)
+        shift = crimp_px * periodic_noise(generator, crimp_length_px, crimp_length_px * 1.5)
+        texture = texture[(rows + np.rint(shift).astype(np.int64)) % TEXTURE_PX, columns]
     return np.asarray(ndtr(texture / texture.std()), dtype=np.float32)
 
 
@@ -66,13 +80,19 @@ def texture_bank(seed: int) -> dict[str, FloatArray]:
         ``loose`` (wavy collagen strands), ``dense`` (packed, crimped collagen), ``muscle`` (straight fine fibrils),
         ``smear`` (burnt, streaky) and ``grain`` (isotropic plasma and cytoplasm).
     """
-    streams = iter(np.random.default_rng([seed, 101]).spawn(5))
+    settings = {  # along_px, across_px, coarse, crimp_px, crimp_length_px
+        "loose": (30, 2.0, 0.50, 7.0, 26),
+        "dense": (36, 1.4, 0.45, 2.0, 40),
+        "muscle": (42, 1.4, 0.45, 1.2, 60),
+        "smear": (34, 2.6, 0.60, 6.0, 40),
+        "grain": (2.0, 2.0, 0.35, 0.0, 1),
+    }
+    streams = np.random.default_rng([seed, 101]).spawn(len(settings))
     return {
-        "loose": fibre_texture(next(streams), along_px=26, across_px=2.0, coarse=0.55, crimp_px=14, crimp_waves=8),
-        "dense": fibre_texture(next(streams), along_px=20, across_px=1.5, coarse=0.45, crimp_px=6, crimp_waves=16),
-        "muscle": fibre_texture(next(streams), along_px=42, across_px=1.4, coarse=0.45, crimp_px=0, crimp_waves=0),
-        "smear": fibre_texture(next(streams), along_px=34, across_px=2.6, coarse=0.60, crimp_px=8, crimp_waves=5),
-        "grain": fibre_texture(next(streams), along_px=2.0, across_px=2.0, coarse=0.35, crimp_px=0, crimp_waves=0),
+        name: fibre_texture(
+            stream, along_px=along, across_px=across, coarse=coarse, crimp_px=crimp, crimp_length_px=length
+        )
+        for stream, (name, (along, across, coarse, crimp, length)) in zip(streams, settings.items(), strict=True)
     }
 
 

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure how fast triplets are read from a slide, against three `read_region` calls of OpenSlide per triplet.
+
+    python scripts/benchmark_reading.py slide.tif --mpp 0.25 --json reading.json
+    python scripts/benchmark_reading.py generated.tif --generate 20480 --json reading.json
+
+Everything runs in one process and one thread. Rates are triplets per CPU second; the plans take turns, each with a
+new reader and nothing decoded, and the median of the rounds counts. The file itself is in the page cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import openslide
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from tral_monai.slides.cucim_backend import cucim_unavailable
+from tral_monai.slides.magnification import MAGNIFICATIONS, TILE_PX, level0_per_tile, magnification_to_mpp, resolve
+from tral_monai.slides.slide import Slide, open_slide
+from tral_monai.slides.tissue import tissue_mask
+from tral_monai.slides.triplets import TripletReader
+
+Centres = NDArray[np.int64]
+RGB = NDArray[np.uint8]
+_STEP = 256  # triplets in memory at a time while the peak memory is measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("slide", type=Path)
+    parser.add_argument("--json", type=Path, required=True, help="where the figures go")
+    parser.add_argument("--mpp", type=float, help="micrometres per pixel, where the slide records none")
+    parser.add_argument("--triplets", type=int, default=1024, help="triplets per round (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds (default: %(default)s)")
+    parser.add_argument("--backend", default="auto", choices=["auto", "tiff", "cucim", "openslide"])
+    parser.add_argument("--generate", type=int, metavar="SIDE", help="first write a slide of SIDE x SIDE pixels there")
+    arguments = parser.parse_args()
+    if arguments.generate:
+        write_generated_slide(arguments.slide, arguments.generate)
+    figures = measure(
+        arguments.slide,
+        mpp=arguments.mpp,
+        count=arguments.triplets,
+        repeats=arguments.repeats,
+        backend=arguments.backend,
+    )
+    arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    show(figures)
+
+
+def measure(path: Path, *, mpp: float | None, count: int, repeats: int, backend: str) -> dict[str, Any]:
+    """Return the figures as they go into the JSON file."""
+    names = [backend, *(name for name in ("openslide", "cucim") if name != backend)]
+    if cucim_unavailable() is not None:
+        names.remove("cucim")
+    slides = {name: open_slide(path, name, mpp) for name in names}  # type: ignore[arg-type]
+    slide = slides[backend]
+    all_centres = tissue_centres(slide)
+    centres = all_centres[:count]
+    growth = peak_memory_growth(slide, all_centres)
+    fits = all(
+        resolve(slide.level_downsamples, magnification_to_mpp(m) / slide.mpp).ratio == 1.0 for m in MAGNIFICATIONS
+    )
+    plans: dict[str, Callable[[], RGB]] = {"naive OpenSlide": lambda: read_naively(path, slide, centres)}
+    for name, opened in slides.items():
+        plans[f"blocks, {opened.backend_name}"] = lambda opened=opened: TripletReader(opened).read(centres)
+    reference = plans["naive OpenSlide"]()
+    identical = {name: bool((plan() == reference).all()) if fits else None for name, plan in plans.items()}
+    del reference
+    rates: dict[str, list[float]] = {name: [] for name in plans}
+    for _ in range(repeats):
+        for name, plan in plans.items():
+            start = time.process_time()
+            plan()
+            rates[name].append(len(centres) / (time.process_time() - start))
+    naive = rates["naive OpenSlide"]
+    return {
+        "slide": path.name,
+        "dimensions": slide.dimensions,
+        "mpp": slide.mpp,
+        "levels_fit": fits,
+        "triplets": len(centres),
+        "repeats": repeats,
+        "plans": {
+            name: {
+                "triplets_per_cpu_second": round(statistics.median(found), 1),
+                "rounds": [round(rate, 1) for rate in found],
+                "times_naive": round(statistics.median(a / b for a, b in zip(found, naive, strict=True)), 2),
+                "identical_to_naive": identical[name],
+            }
+            for name, found in rates.items()
+        },
+        "memory": {
+            "triplets": len(all_centres),
+            "peak_growth_mib": growth,
+            "cache_mib": 256,
+            "step_mib": round(_STEP * 3 * TILE_PX**2 * 3 / 2**20, 1),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("numpy", "tifffile", "imagecodecs", "openslide-python", "pillow")},
+            "openslide": openslide.__library_version__,
+        },
+    }
+
+
+def tissue_centres(slide: Slide) -> Centres:
+    """Return the centres of the 40x tiles of a grid that lie on tissue, in the order of 4096 px blocks."""
+    step = level0_per_tile(slide.mpp)
+    x, y = (np.floor((np.arange(int(side / step)) + 0.5) * step).astype(np.int64) for side in slide.dimensions)
+    centres = np.column_stack([axis.ravel() for axis in np.meshgrid(x, y)])
+    centres = centres[tissue_mask(slide).coverage(centres, step) > 0.7]
+    if not len(centres):
+        sys.exit(f"{slide.name}: no tissue found")
+    block = centres // 4096
+    return centres[np.lexsort((centres[:, 0], centres[:, 1], block[:, 0], block[:, 1]))]
+
+
+def read_naively(path: Path, slide: Slide, centres: Centres) -> RGB:
+    """Read every tile by itself through OpenSlide, transparency on white; resampled by Pillow where no level fits."""
+    out = np.empty((len(centres), len(MAGNIFICATIONS), TILE_PX, TILE_PX, 3), np.uint8)
+    found = [resolve(slide.level_downsamples, magnification_to_mpp(m) / slide.mpp) for m in MAGNIFICATIONS]
+    half = TILE_PX // 2
+    with openslide.OpenSlide(path) as opened:
+        for i, (x, y) in enumerate(centres.tolist()):
+            for scale, resolution in enumerate(found):
+                factor = resolution.downsample
+                corner = [round((int(position / factor + 0.5) - half) * factor) for position in (x, y)]
+                side = round(TILE_PX * resolution.ratio)
+                region = opened.read_region((corner[0], corner[1]), resolution.level, (side, side))
+                alpha = region.getchannel("A")
+                if alpha.getextrema() == (255, 255):
+                    tile = region.convert("RGB")
+                else:
+                    tile = Image.new("RGB", region.size, "white")
+                    tile.paste(region, mask=alpha)
+                if side != TILE_PX:
+                    tile = tile.resize((TILE_PX, TILE_PX), Image.Resampling.BILINEAR)
+                out[i, scale] = np.asarray(tile)
+    return out
+
+
+def peak_memory_growth(slide: Slide, centres: Centres) -> float:
+    """Return by how many MiB the peak of the process grows while all triplets of the slide are read in steps."""
+    reader = TripletReader(slide)
+    reader.read(centres[:1])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _indices, _triplets in reader.iter_blocks(centres, _STEP):
+        pass
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return round(grown / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def show(figures: dict[str, Any]) -> None:
+    width, height = figures["dimensions"]
+    print(f"{figures['slide']}: {width} x {height} px, {figures['triplets']} triplets, {figures['repeats']} rounds")
+    for name, plan in figures["plans"].items():
+        same = {True: "same pixels", False: "OTHER PIXELS", None: "resampled"}[plan["identical_to_naive"]]
+        print(f"  {name:20s} {plan['triplets_per_cpu_second']:8.0f} /CPU-s {plan['times_naive']:6.2f}x  {same}")
+    memory = figures["memory"]
+    print(
+        f"  peak memory grew by {memory['peak_growth_mib']} MiB over {memory['triplets']} triplets in steps of {_STEP}"
+    )
+
+
+def write_generated_slide(path: Path, side: int) -> None:
+    """Write a square slide at 0.25 um per pixel, levels 1, 4 and 16, JPEG tiles of 256 px, half of it tissue-like.
+
+    One block of 2048 px of texture is repeated like a chessboard with glass, so that the slide's size costs no memory.
+    """
+    generator = np.random.default_rng(0)
+    noise = sum(
+        ndimage.zoom(generator.normal(size=(2048 // size, 2048 // size, 3)), (size, size, 1), order=1)
+        * (24 if size < 64 else 16)
+        for size in (2, 4, 16, 64)
+    )
+    block = np.clip(noise + (190, 140, 180), 0, 255).astype(np.uint8)
+
+    def tiles(factor: int) -> Iterator[bytes]:
+        small = block.reshape(2048 // factor, factor, 2048 // factor, factor, 3).mean(axis=(1, 3)).astype(np.uint8)
+        glass = np.full_like(small, 244)
+        board = np.block([[[small], [glass]], [[glass], [small]]])
+        board = np.tile(board, (2, 2, 1)) if len(board) < 256 else board
+        coded: dict[tuple[int, int], bytes] = {}
+        for row in range(-(-side // (factor * 256))):
+            for column in range(-(-side // (factor * 256))):
+                at = (row * 256 % len(board), column * 256 % len(board))
+                if at not in coded:
+                    part = np.ascontiguousarray(board[at[0] : at[0] + 256, at[1] : at[1] + 256])
+                    coded[at] = imagecodecs.jpeg8_encode(part, level=80, outcolorspace="YCBCR", subsampling="420")
+                yield coded[at]
+
+    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
+        for factor in (1, 4, 16):
+            tiff.write(
+                tiles(factor),
+                shape=(side // factor, side // factor, 3),
+                dtype=np.uint8,
+                tile=(256, 256),
+                compression=7,
+                photometric="ycbcr",
+                subsampling=(2, 2),
+                subfiletype=int(factor > 1),
+                resolution=(40000, 40000),
+                resolutionunit="CENTIMETER",
+                metadata=None,
+            )
+
+
+if __name__ == "__main__":
+    main()
