@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The generated cohort as a fixture for every room; the root conftest lists this module in `pytest_plugins`."""
+"""The generated cohort as a fixture: a room's conftest.py says `from tests.fixtures_cohort import tiny_cohort`."""
 
 from __future__ import annotations
 

@@ -19,13 +19,12 @@ from tral_monai.annotations.model import Annotation
 from tral_monai.data.generated.hospitals import HOSPITALS, Hospital
 from tral_monai.data.generated.layout import Plan, plan_slide
 from tral_monai.data.generated.outlines import outline_regions
-from tral_monai.data.generated.render import Patient, SlideRenderer
+from tral_monai.data.generated.render import BLOCK_PX, Patient, SlideRenderer
 from tral_monai.data.generated.textures import texture_bank
 from tral_monai.data.generated.writer import write_pyramid
 from tral_monai.errors import ConfigError
 
 GENERATOR_VERSION = 1
-BLOCK_PX = 512
 MIN_SIZE_PX = 1536
 _TRIES = 40
 
@@ -50,7 +49,7 @@ class Preset:
 PRESETS = {
     "default": Preset(
         slides_per_hospital=4,
-        size_px=4864,
+        size_px=5632,
         tiles_per_class={"Blood": 18.0, "Damaged": 62.0, "Muscle": 80.0, "Stroma": 120.0, "Urothelium": 100.0},
         least_tiles=6,
     ),
@@ -173,18 +172,30 @@ def plan_with_all_classes(
     raise ConfigError(f"no slide of {size_px} px at {mpp} um per px holds all five classes; choose a greater size_px")
 
 
+def assign_splits(slides_per_hospital: int, *, shift: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split of each patient of hospital A and of hospital B, in the order of their numbers.
+
+    Args:
+        slides_per_hospital: Patients of each hospital, at least 2, with ``shift`` at least 3.
+        shift: See :func:`generate_cohort`.
+    """
+    count = range(slides_per_hospital)
+    if shift:
+        return tuple("train" for _ in count), tuple(("pool", "val", "test", "pool", "pool")[i % 5] for i in count)
+    if slides_per_hospital == 2:
+        return ("train", "val"), ("train", "test")
+    both = tuple(("train", "val", "test", "train", "train")[i % 5] for i in count)
+    return both, both
+
+
 def _jobs(seed: int, slides_per_hospital: int, shift: bool) -> list[_SlideJob]:
-    jobs = []
-    for h, hospital in enumerate(HOSPITALS):
-        for i in range(slides_per_hospital):
-            if shift:
-                split = "train" if h == 0 else ("pool", "val", "test", "pool", "pool")[i % 5]
-            elif slides_per_hospital == 2:
-                split = ("train", ("val", "test")[h])[i]
-            else:
-                split = ("train", "val", "test", "train", "train")[i % 5]
-            jobs.append(_SlideJob(f"{hospital.name}-{i + 1:02d}", hospital, split, (seed, h, i)))
-    return jobs
+    return [
+        _SlideJob(f"{hospital.name}-{i + 1:02d}", hospital, split, (seed, h, i))
+        for h, (hospital, splits) in enumerate(
+            zip(HOSPITALS, assign_splits(slides_per_hospital, shift=shift), strict=True)
+        )
+        for i, split in enumerate(splits)
+    ]
 
 
 def _make_slide(root: Path, job: _SlideJob, size: Preset, textures: dict[str, NDArray[np.float32]]) -> None:

@@ -8,6 +8,7 @@ not depend on the block it is rendered in, so blocks join without a seam.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ BoolArray = NDArray[np.bool_]
 
 CELL_PX = 16
 _PAD_CELLS = 8
+_FAR_CELLS = 4.0
 
 
 def smooth_noise(generator: np.random.Generator, shape: tuple[int, int], sigma_cells: float) -> FloatArray:
@@ -89,15 +91,18 @@ class Frame:
 
 
 class FieldStack:
-    """Named coarse fields of one slide, evaluated together on blocks of pixels."""
+    """Named coarse fields of one slide, to be evaluated on blocks of pixels.
+
+    A field whose name ends in ``_cells`` is a signed distance: a block that lies wholly more than 4 cells from the
+    outline gets 4 or -4 there, which saves most of the work.
+    """
 
     def __init__(self, fields: dict[str, FloatArray]) -> None:
-        self.names = tuple(fields)
-        stack = np.stack([fields[name] for name in self.names]).astype(np.float32)
-        self._stack = np.pad(stack, ((0, 0), (_PAD_CELLS, _PAD_CELLS), (_PAD_CELLS, _PAD_CELLS)), mode="edge")
+        pad = ((_PAD_CELLS, _PAD_CELLS), (_PAD_CELLS, _PAD_CELLS))
+        self._fields = {name: np.pad(field.astype(np.float32), pad, mode="edge") for name, field in fields.items()}
 
-    def on_block(self, frame: Frame) -> dict[str, FloatArray]:
-        """Evaluate every field on a block of pixels.
+    def on_block(self, frame: Frame) -> Mapping[str, FloatArray]:
+        """The fields on a block, each evaluated when it is first asked for.
 
         Args:
             frame: The block; may begin up to ``CELL_PX * 4`` px outside of the slide.
@@ -105,14 +110,31 @@ class FieldStack:
         Returns:
             One float32 array (height_px, width_px) for each name.
         """
-        wide, first_x = self._axis(frame.left_px, frame.width_px, self._stack.shape[2])
-        high, first_y = self._axis(frame.top_px, frame.height_px, self._stack.shape[1])
-        patch = self._stack[:, first_y : first_y + high.shape[1], first_x : first_x + wide.shape[1]]
-        values = np.matmul(high, np.matmul(patch, wide.T))
-        return dict(zip(self.names, values, strict=True))
+        return _BlockFields(self._fields, frame)
 
-    @staticmethod
-    def _axis(start_px: int, size_px: int, padded_cells: int) -> tuple[FloatArray, int]:
-        first = max(start_px // CELL_PX - 2 + _PAD_CELLS, 0)
-        last = min((start_px + size_px) // CELL_PX + 3 + _PAD_CELLS, padded_cells)
-        return spline_weights(start_px, size_px, first - _PAD_CELLS, last - first), first
+
+class _BlockFields(dict[str, FloatArray]):
+    def __init__(self, fields: dict[str, FloatArray], frame: Frame) -> None:
+        super().__init__()
+        self._fields, self._frame = fields, frame
+        rows, columns = next(iter(fields.values())).shape
+        self._wide, first_x = _axis(frame.left_px, frame.width_px, columns)
+        self._high, first_y = _axis(frame.top_px, frame.height_px, rows)
+        self._window = np.s_[first_y : first_y + self._high.shape[1], first_x : first_x + self._wide.shape[1]]
+
+    def __missing__(self, name: str) -> FloatArray:
+        cells = self._fields[name][self._window]
+        low, top = float(cells.min()), float(cells.max())
+        if name.endswith("_cells") and (low > _FAR_CELLS or top < -_FAR_CELLS):
+            low = top = _FAR_CELLS if low > 0 else -_FAR_CELLS
+        if low == top:
+            self[name] = np.full((self._frame.height_px, self._frame.width_px), low, np.float32)
+        else:
+            self[name] = self._high @ (cells @ self._wide.T)
+        return self[name]
+
+
+def _axis(start_px: int, size_px: int, padded_cells: int) -> tuple[FloatArray, int]:
+    first = max(start_px // CELL_PX - 2 + _PAD_CELLS, 0)
+    last = min((start_px + size_px) // CELL_PX + 3 + _PAD_CELLS, padded_cells)
+    return spline_weights(start_px, size_px, first - _PAD_CELLS, last - first), first

@@ -207,7 +207,7 @@ class _Draft:
         layer = (self.depth > self.mucosa_end + 0.02) & (self.depth < self.muscle_start + 0.25)
         rough = self.noise(16)
         taken = np.zeros(self.shape, bool)
-        wanted = max(round(self.between(6, 9) * self.scale), 3)
+        wanted = max(round(self.between(6, 9) * self.scale * max(self.half_um / 608, 1.0)), 3)
         margin = self.piece_um > 90 * self.scale
         for index in range(60):
             room = np.argwhere(layer & margin & ~taken)

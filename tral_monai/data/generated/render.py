@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,9 @@ from tral_monai.data.generated.layout import Plan
 from tral_monai.data.generated.nuclei import SHAPES, draw_patches, stamp
 from tral_monai.data.generated.textures import TEXEL_UM, look_up
 
-_HALO_PX = 32
+BLOCK_PX = 512
+_HALO_PX = 16
+_NOISE_PX = 1152
 _BLUR_UM = 1.1
 _FOLD_BLUR_UM = 0.6
 _HAZE_BLUR_UM = 0.55
@@ -69,17 +72,19 @@ class SlideRenderer:
         }
         self._dust = _draw_dust(dusting, plan)
         self._noise_seed = int(noise.integers(2**63))
+        self._noise = noise.standard_normal((3, _NOISE_PX, _NOISE_PX), dtype=np.float32)
+        self._noise *= np.float32(hospital.noise_levels)
         stains = np.array([hospital.hematoxylin, hospital.eosin, hospital.blood_pigment, hospital.char], np.float32)
         self._stains = stains / np.linalg.norm(stains, axis=1, keepdims=True)
 
     def block(self, x_px: int, y_px: int, width_px: int, height_px: int) -> NDArray[np.uint8]:
-        """Pixels of a block at level 0, before JPEG.
+        """Pixels of a block at level 0, before JPEG. Only the camera's noise depends on how a slide is cut into blocks.
 
         Args:
             x_px: Left edge.
             y_px: Top edge.
-            width_px: Width; the camera's noise depends on the block, everything else only on the place.
-            height_px: Height.
+            width_px: Width, at most ``BLOCK_PX``.
+            height_px: Height, at most ``BLOCK_PX``.
 
         Returns:
             uint8 array (height_px, width_px, 3).
@@ -97,9 +102,10 @@ class SlideRenderer:
         light[:, :, 1:-1] = (1 - 2 * tap) * light[:, :, 1:-1] + tap * (light[:, :, :-2] + light[:, :, 2:])
         light[:, 1:-1] = (1 - 2 * tap) * light[:, 1:-1] + tap * (light[:, :-2] + light[:, 2:])
         light = light[:, _HALO_PX:-_HALO_PX, _HALO_PX:-_HALO_PX]
-        noise = np.random.default_rng([self._noise_seed, x_px, y_px])
-        light = light + noise.standard_normal(light.shape, dtype=np.float32) * np.float32(self.hospital.noise_levels)
-        return np.ascontiguousarray(np.clip(light + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0))
+        place = np.random.default_rng([self._noise_seed, x_px, y_px]).integers(0, _NOISE_PX - BLOCK_PX, 2)
+        noise = self._noise[:, place[0] : place[0] + height_px, place[1] : place[1] + width_px]
+        light = light + noise + np.float32(0.5)
+        return np.ascontiguousarray(np.clip(light, 0, 255).astype(np.uint8).transpose(1, 2, 0))
 
     def _light(self, frame: Frame) -> FloatArray:
         """Light through the slide in grey levels, float32 (3, height, width)."""
@@ -128,7 +134,7 @@ class SlideRenderer:
         self._defocus(light, fields)
         return light
 
-    def _defocus(self, light: FloatArray, fields: dict[str, FloatArray]) -> None:
+    def _defocus(self, light: FloatArray, fields: Mapping[str, FloatArray]) -> None:
         """Blur, in place, what lies out of focus: the damaged patches, folds, and a little of the sound tissue."""
         weights = (
             (_HAZE_BLUR_UM, fields["haze"]),
@@ -136,12 +142,18 @@ class SlideRenderer:
             (_FOLD_BLUR_UM, _inside(fields["fold_cells"], 8)),
         )
         for sigma_um, weight in weights:
-            if weight.max() > 0:
-                soft = gaussian_filter(light, (0, sigma_um / self.plan.mpp, sigma_um / self.plan.mpp), truncate=3)
-                light += weight[None] * (soft - light)
+            rows, columns = np.flatnonzero(weight.any(axis=1)), np.flatnonzero(weight.any(axis=0))
+            if len(rows) == 0:
+                continue
+            sigma_px = sigma_um / self.plan.mpp
+            reach = int(3 * sigma_px + 0.5)
+            top, left = max(rows[0] - reach, 0), max(columns[0] - reach, 0)
+            window = np.s_[top : rows[-1] + reach + 1, left : columns[-1] + reach + 1]
+            part = light[:, window[0], window[1]]
+            part += weight[window] * (gaussian_filter(part, (0, sigma_px, sigma_px), truncate=3) - part)
 
     def _concentrations(
-        self, fields: dict[str, FloatArray], frame: Frame
+        self, fields: Mapping[str, FloatArray], frame: Frame
     ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Hematoxylin, eosin, blood pigment and char, each float32 (height, width)."""
         texels = np.float32(self.plan.mpp / TEXEL_UM)

@@ -46,7 +46,7 @@ def write_pyramid(path: Path, image: NDArray[np.uint8], *, mpp: float, jpeg_qual
             pixels_per_cm = 1e4 / (mpp * LEVEL_STEP**index)
             tiff.write(
                 level,
-                photometric="ycbcr",
+                photometric="rgb",  # stored as YCbCr; "ycbcr" would mean that the image is already converted
                 subsampling=(2, 2),
                 compression="jpeg",
                 compressionargs={"level": jpeg_quality},
