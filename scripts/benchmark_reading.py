@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,13 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import openslide
+import psutil
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from tral_monai.slides.choose_backend import BackendName
 from tral_monai.slides.cucim_backend import cucim_unavailable
 from tral_monai.slides.magnification import MAGNIFICATIONS, TILE_PX, level0_per_tile, magnification_to_mpp, resolve
 from tral_monai.slides.slide import Slide, open_slide
@@ -64,13 +66,11 @@ def main() -> None:
     show(figures)
 
 
-def measure(path: Path, *, mpp: float | None, count: int, repeats: int, backend: str) -> dict[str, Any]:
+def measure(path: Path, *, mpp: float | None, count: int, repeats: int, backend: BackendName) -> dict[str, Any]:
     """Return the figures as they go into the JSON file."""
-    names = [backend, *(name for name in ("openslide", "cucim") if name != backend)]
-    if cucim_unavailable() is not None:
-        names.remove("cucim")
-    slides = {name: open_slide(path, name, mpp) for name in names}  # type: ignore[arg-type]
-    slide = slides[backend]
+    others: list[BackendName] = ["openslide"] if cucim_unavailable() else ["openslide", "cucim"]
+    slide = open_slide(path, backend, mpp)
+    slides = [slide, *(open_slide(path, name, mpp) for name in others if name != slide.backend_name)]
     all_centres = tissue_centres(slide)
     centres = all_centres[:count]
     growth = peak_memory_growth(slide, all_centres)
@@ -78,8 +78,8 @@ def measure(path: Path, *, mpp: float | None, count: int, repeats: int, backend:
         resolve(slide.level_downsamples, magnification_to_mpp(m) / slide.mpp).ratio == 1.0 for m in MAGNIFICATIONS
     )
     plans: dict[str, Callable[[], RGB]] = {"naive OpenSlide": lambda: read_naively(path, slide, centres)}
-    for name, opened in slides.items():
-        plans[f"blocks, {opened.backend_name}"] = lambda opened=opened: TripletReader(opened).read(centres)
+    for opened in slides:
+        plans[f"blocks, {opened.backend_name}"] = partial(read_blocks, opened, centres)
     reference = plans["naive OpenSlide"]()
     identical = {name: bool((plan() == reference).all()) if fits else None for name, plan in plans.items()}
     del reference
@@ -109,7 +109,7 @@ def measure(path: Path, *, mpp: float | None, count: int, repeats: int, backend:
         "memory": {
             "triplets": len(all_centres),
             "peak_growth_mib": growth,
-            "cache_mib": 256,
+            "cache_limit_mib": 256,
             "step_mib": round(_STEP * 3 * TILE_PX**2 * 3 / 2**20, 1),
         },
         "versions": {
@@ -130,6 +130,11 @@ def tissue_centres(slide: Slide) -> Centres:
         sys.exit(f"{slide.name}: no tissue found")
     block = centres // 4096
     return centres[np.lexsort((centres[:, 0], centres[:, 1], block[:, 0], block[:, 1]))]
+
+
+def read_blocks(slide: Slide, centres: Centres) -> RGB:
+    """Read with the package's reader, starting with an empty cache."""
+    return TripletReader(slide).read(centres)
 
 
 def read_naively(path: Path, slide: Slide, centres: Centres) -> RGB:
@@ -157,14 +162,11 @@ def read_naively(path: Path, slide: Slide, centres: Centres) -> RGB:
 
 
 def peak_memory_growth(slide: Slide, centres: Centres) -> float:
-    """Return by how many MiB the peak of the process grows while all triplets of the slide are read in steps."""
-    reader = TripletReader(slide)
-    reader.read(centres[:1])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _indices, _triplets in reader.iter_blocks(centres, _STEP):
-        pass
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return round(grown / (2**20 if sys.platform == "darwin" else 2**10), 1)
+    """Return by how many MiB the process grows at most while all triplets of the slide are read in steps."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    peak = max(process.memory_info().rss for _ in TripletReader(slide).iter_blocks(centres, _STEP))
+    return round((peak - before) / 2**20, 1)
 
 
 def show(figures: dict[str, Any]) -> None:
@@ -190,7 +192,7 @@ def write_generated_slide(path: Path, side: int) -> None:
         * (24 if size < 64 else 16)
         for size in (2, 4, 16, 64)
     )
-    block = np.clip(noise + (190, 140, 180), 0, 255).astype(np.uint8)
+    block = np.clip(noise + np.array((190, 140, 180)), 0, 255).astype(np.uint8)
 
     def tiles(factor: int) -> Iterator[bytes]:
         small = block.reshape(2048 // factor, factor, 2048 // factor, factor, 3).mean(axis=(1, 3)).astype(np.uint8)
@@ -203,7 +205,9 @@ def write_generated_slide(path: Path, side: int) -> None:
                 at = (row * 256 % len(board), column * 256 % len(board))
                 if at not in coded:
                     part = np.ascontiguousarray(board[at[0] : at[0] + 256, at[1] : at[1] + 256])
-                    coded[at] = imagecodecs.jpeg8_encode(part, level=80, outcolorspace="YCBCR", subsampling="420")
+                    coded[at] = bytes(
+                        imagecodecs.jpeg8_encode(part, level=80, outcolorspace="YCBCR", subsampling="420")
+                    )
                 yield coded[at]
 
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:

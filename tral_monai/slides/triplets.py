@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,12 +18,10 @@ from tral_monai.slides.magnification import MAGNIFICATIONS, TILE_PX, magnificati
 from tral_monai.slides.resample import ResampledTiles
 from tral_monai.slides.slide import Slide
 from tral_monai.slides.tile_cache import TileCache
+from tral_monai.slides.tile_pieces import Tile, plan_pieces
 
-_GROUP = (
-    256  # triplets planned together: enough to share the planning, few enough that their tiles stay in the CPU cache
-)
-
-Tile = tuple[int, int]  # column, row
+_GROUP = 1024  # triplets planned together: a block of 4096 px on tissue
+_TILES_PER_THREAD = 8
 
 
 def triplets_to_tensor_layout(triplets: RGB) -> RGB:
@@ -111,10 +106,7 @@ class TripletReader:
             self._sources = tuple(self.slide.source(asked) for asked in self._asked)
             inner = [source.inner for source in self._sources if isinstance(source, ResampledTiles)]
             tile_bytes = max(3 * source.tile_size[0] * source.tile_size[1] for source in (*self._sources, *inner))
-            per_triplet = max(
-                math.prod(-(-self.tile_px // side) + 1 for side in source.tile_size) for source in self._sources
-            )
-            self._cache = TileCache(self.cache_bytes, tile_bytes, min_tiles=per_triplet)
+            self._cache = TileCache(self.cache_bytes, tile_bytes)
             if self.num_threads > 1:
                 self._threads = ThreadPoolExecutor(self.num_threads)
         return self._cache
@@ -184,46 +176,36 @@ class TripletReader:
 
     def _read_group(self, cache: TileCache, centres: NDArray[np.int64], group: NDArray[np.int64], out: RGB) -> None:
         half = self.tile_px // 2
-        starts = [
-            np.floor(centres[group] / downsample + 0.5).astype(np.int64) - half for downsample in self._downsamples
-        ]
-        plans = [_plan(source, start, self.tile_px) for source, start in zip(self._sources, starts, strict=True)]
-        needed = [plan.tiles() for plan in plans]
-        if max(map(len, needed)) > cache.capacity and len(group) > 1:
-            middle = len(group) // 2
-            self._read_group(cache, centres, group[:middle], out)
-            self._read_group(cache, centres, group[middle:], out)
-            return
-        for scale, (source, plan, tiles) in enumerate(zip(self._sources, plans, needed, strict=True)):
-            _copy(plan, self._decoded(cache, source, tiles), group, out[:, scale])
+        # One tile after the other while it is in the CPU's cache; with threads, a few for each of them.
+        batch = 1 if self._threads is None else min(_TILES_PER_THREAD * self.num_threads, cache.capacity)
+        for scale, (source, downsample) in enumerate(zip(self._sources, self._downsamples, strict=True)):
+            starts = np.floor(centres[group] / downsample + 0.5).astype(np.int64) - half
+            pieces = plan_pieces(source, starts, self.tile_px, group)
+            windows = out[:, scale]
+            windows[pieces.partial] = WHITE
+            for start in range(0, len(pieces.tiles), batch):
+                tiles = pieces.tiles[start : start + batch]
+                for number, pixels in enumerate(self._decoded(cache, source, tiles), start):
+                    pieces.copy(number, pixels, windows)
 
-    def _decoded(self, cache: TileCache, source: TileSource, tiles: list[Tile]) -> dict[Tile, RGB]:
-        """Return the tiles, from the cache or decoded into it."""
-        decoded = {}
-        missing = []
-        for tile in tiles:
-            pixels = cache.get((source.key, tile))
-            if pixels is None:
-                missing.append(tile)
-            else:
-                decoded[tile] = pixels
-        if not missing:
-            return decoded
+    def _decoded(self, cache: TileCache, source: TileSource, tiles: list[Tile]) -> list[RGB]:
+        """Return the tiles, from the cache or decoded into it; there must be room for all of them."""
+        decoded = {tile: cache.get((source.key, tile)) for tile in tiles}
+        missing = [tile for tile, pixels in decoded.items() if pixels is None]
         inner: dict[Tile, RGB] = {}
-        if isinstance(source, ResampledTiles):
+        if missing and isinstance(source, ResampledTiles):
             inner_tiles = sorted({inner_tile for tile in missing for inner_tile in source.inner_tiles(*tile)})
             # Without room for all, the inner tiles are decoded as each resampled tile needs them.
             if len(inner_tiles) + len(tiles) <= cache.capacity:
-                inner = self._decoded(cache, source.inner, inner_tiles)
+                inner = dict(zip(inner_tiles, self._decoded(cache, source.inner, inner_tiles), strict=True))
+        fresh = {tile: cache.reserve((source.key, tile), source.tile_size) for tile in missing}
 
         def decode(tile: Tile) -> None:
             if isinstance(source, ResampledTiles):
-                source.read_tile(*tile, decoded[tile], tile=lambda column, row: inner.get((column, row)))
+                source.read_tile(*tile, fresh[tile], tile=lambda column, row: inner.get((column, row)))
             else:
-                source.read_tile(*tile, decoded[tile])
+                source.read_tile(*tile, fresh[tile])
 
-        for tile in missing:
-            decoded[tile] = cache.reserve((source.key, tile), source.tile_size)
         try:
             if self._threads is None:
                 for tile in missing:
@@ -237,76 +219,8 @@ class TripletReader:
             for tile in missing:
                 cache.drop((source.key, tile))
             raise
-        return decoded
+        return [fresh[tile] if pixels is None else pixels for tile, pixels in decoded.items()]
 
     def __getstate__(self) -> dict[str, Any]:
         own = {"_pid": -1, "_backend": None, "_lock": None, "_sources": (), "_cache": None, "_threads": None}
         return {**self.__dict__, **own}
-
-
-@dataclass(frozen=True)
-class _Pieces:
-    """How windows are put together from tiles: one entry per part of a tile that goes into one window.
-
-    Attributes:
-        window: Window of the piece, int64 (pieces,).
-        tile: Tile of the piece, row * columns + column, int64 (pieces,).
-        target: Left, top, right, bottom inside of the window, int64 (pieces, 4).
-        origin: x, y inside of the tile of the piece's top left pixel, int64 (pieces, 2).
-        partial: Windows that leave the tiles, and so need white first.
-        columns: Tiles in a row of the source.
-    """
-
-    window: NDArray[np.int64]
-    tile: NDArray[np.int64]
-    target: NDArray[np.int64]
-    origin: NDArray[np.int64]
-    partial: NDArray[np.int64]
-    columns: int
-
-    def tiles(self) -> list[Tile]:
-        """Return the tiles, each once."""
-        rows, columns = np.divmod(np.unique(self.tile), self.columns)
-        return list(zip(columns.tolist(), rows.tolist(), strict=True))
-
-
-def _plan(source: TileSource, starts: NDArray[np.int64], tile_px: int) -> _Pieces:
-    """Cut square windows that start at `starts`, int64 (n, 2), into pieces of the source's tiles."""
-    side = np.array(source.tile_size)
-    count = -(-np.array(source.size) // side)
-    first, last = starts // side, (starts + tile_px - 1) // side
-    outside = ((first < 0) | (last >= count)).any(axis=1)
-    columns, rows = ((last - first).max(axis=0) + 1).tolist()
-    window, tile, target, origin = [], [], [], []
-    for across, down in product(range(columns), range(rows)):
-        at = first + np.array((across, down))
-        keep = np.flatnonzero(((at <= last) & (at >= 0) & (at < count)).all(axis=1))
-        at, start = at[keep], starts[keep]
-        low = np.maximum(at * side, start)
-        high = np.minimum((at + 1) * side, start + tile_px)
-        window.append(keep)
-        tile.append(at[:, 1] * count[0] + at[:, 0])
-        target.append(np.hstack((low - start, high - start)))
-        origin.append(low - at * side)
-    return _Pieces(
-        np.concatenate(window),
-        np.concatenate(tile),
-        np.concatenate(target),
-        np.concatenate(origin),
-        np.flatnonzero(outside),
-        int(count[0]),
-    )
-
-
-def _copy(pieces: _Pieces, decoded: dict[Tile, RGB], rows: NDArray[np.int64], out: RGB) -> None:
-    """Copy the pieces from the decoded tiles: window i goes to out[rows[i]]."""
-    out[rows[pieces.partial]] = WHITE
-    by_id = {row * pieces.columns + column: pixels for (column, row), pixels in decoded.items()}
-    for i, tile, (left, top, right, bottom), (x, y) in zip(
-        rows[pieces.window].tolist(),
-        pieces.tile.tolist(),
-        pieces.target.tolist(),
-        pieces.origin.tolist(),
-        strict=True,
-    ):
-        out[i, top:bottom, left:right] = by_id[tile][y : y + bottom - top, x : x + right - left]
