@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest_plugins = ["tests.fixtures_cohort"]
+
 
 def _open_cucim_before_torch() -> None:
     # On kernels without /proc/modules, cuCIM hangs for ever unless it opened a slide before torch was imported.

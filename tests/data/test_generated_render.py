@@ -9,7 +9,6 @@ import pytest
 from tral_monai.data.generated.hospitals import HOSPITAL_A, HOSPITAL_B, Hospital
 from tral_monai.data.generated.layout import Damage, Plan, Tissue, plan_slide
 from tral_monai.data.generated.render import Patient, SlideRenderer
-from tral_monai.data.generated.textures import texture_bank
 
 SIZE_PX = 1600
 PATIENT = Patient(hematoxylin=1.0, eosin=1.0, nuclei=1.0)
@@ -17,7 +16,7 @@ PATIENT = Patient(hematoxylin=1.0, eosin=1.0, nuclei=1.0)
 
 def _renderer(hospital: Hospital, seed: int = 0) -> SlideRenderer:
     plan = plan_slide(np.random.default_rng(2), width_px=SIZE_PX, height_px=SIZE_PX, mpp=hospital.mpp)
-    return SlideRenderer(np.random.default_rng(seed), plan, hospital, PATIENT, texture_bank(0))
+    return SlideRenderer(np.random.default_rng(seed), plan, hospital, PATIENT, seed=0)
 
 
 def _whole(renderer: SlideRenderer, block_px: int = 400) -> np.ndarray:

@@ -18,10 +18,11 @@ class Plane:
         self.pixels = pixels
         self.size = (pixels.shape[1], pixels.shape[0])
 
-    def read_tile(self, column, row, out):
-        out[:] = 255
+    def read_tile(self, column, row):
+        out = np.full((32, 32, 3), 255, np.uint8)
         part = self.pixels[row * 32 : row * 32 + 32, column * 32 : column * 32 + 32]
         out[: part.shape[0], : part.shape[1]] = part
+        return out
 
 
 def step(width, height, at):
@@ -68,12 +69,11 @@ def test_inner_tiles_are_those_that_are_read():
     plane = Plane(step(1000, 300, 500))
     source = ResampledTiles(plane, 1.5)
     read = []
-    out = np.empty((256, 256, 3), np.uint8)
 
     def lookup(column, row):
         read.append((column, row))
 
-    source.read_tile(1, 0, out, tile=lookup)
+    source.read_tile(1, 0, tile=lookup)
     assert sorted(read) == sorted(source.inner_tiles(1, 0))
     # Columns 1 * 256 * 1.5 - 3 = 381 to 2 * 256 * 1.5 + 3 = 771: tiles 11 to 24; all rows: 0 to 9.
     assert {column for column, _ in read} == set(range(11, 25))

@@ -1,43 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import numpy as np
+
 from tral_monai.slides.tile_cache import TileCache
 
 
-def fill(cache, key, value, size=(2, 2)):
-    cache.reserve(key, size)[:] = value
+def tile(value, width=2, height=2):
+    return np.full((height, width, 3), value, np.uint8)
 
 
 def test_least_recently_used_leaves_first():
-    cache = TileCache(cache_bytes=3 * 12, tile_bytes=12)
-    assert cache.capacity == 3
+    cache = TileCache(limit_bytes=3 * 12)
     for value, key in enumerate("abc"):
-        fill(cache, key, value)
+        cache.put(key, tile(value))
     assert cache.get("a") is not None
-    fill(cache, "d", 3)
+    cache.put("d", tile(3))
     assert cache.get("b") is None
     assert {key: int(cache.get(key)[0, 0, 0]) for key in "acd"} == {"a": 0, "c": 2, "d": 3}
-    assert len(cache) == 3
+    assert (len(cache), cache.size_bytes) == (3, 36)
 
 
-def test_tiles_of_several_sizes_share_the_slots():
-    cache = TileCache(cache_bytes=100, tile_bytes=3 * 4 * 2)
-    fill(cache, "wide", 5, (4, 2))
-    fill(cache, "small", 6, (1, 1))
-    assert cache.get("wide").shape == (2, 4, 3)
-    assert cache.get("small").tolist() == [[[6, 6, 6]]]
-    assert (cache.get("wide") == 5).all()
+def test_a_large_tile_takes_the_room_of_several():
+    cache = TileCache(limit_bytes=40)
+    for key in "abc":
+        cache.put(key, tile(1))
+    cache.put("large", tile(2, width=4))
+    assert [cache.get(key) is not None for key in ("a", "b", "c", "large")] == [False, False, True, True]
+    assert cache.size_bytes == 36
 
 
-def test_dropped_tile_is_gone_and_its_slot_free():
-    cache = TileCache(cache_bytes=24, tile_bytes=12)
-    fill(cache, "a", 1)
-    fill(cache, "b", 2)
-    cache.drop("b")
-    fill(cache, "c", 3)
-    assert cache.get("b") is None
-    assert (cache.get("a") == 1).all()
+def test_a_tile_larger_than_the_limit_is_not_kept():
+    cache = TileCache(limit_bytes=11)
+    cache.put("a", tile(1))
+    assert (len(cache), cache.size_bytes) == (0, 0)
 
 
-def test_holds_the_least_that_the_work_needs():
-    assert TileCache(cache_bytes=1, tile_bytes=12, min_tiles=5).capacity == 5
+def test_the_same_key_again_replaces_the_tile():
+    cache = TileCache(limit_bytes=100)
+    cache.put("a", tile(1))
+    cache.put("a", tile(2, width=3))
+    assert (cache.get("a") == 2).all()
+    assert (len(cache), cache.size_bytes) == (1, 18)

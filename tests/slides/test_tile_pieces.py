@@ -13,8 +13,8 @@ class Source:
     size = (10, 6)
     tile_size = (4, 4)
 
-    def read_tile(self, column, row, out):
-        out[:] = 10 * row + column
+    def read_tile(self, column, row):
+        return np.full((4, 4, 3), 10 * row + column, np.uint8)
 
 
 def plan(starts, side, rows=None):
@@ -50,13 +50,19 @@ def test_windows_on_one_tile_stand_together():
     assert [piece[0] for piece in found.pieces] == [0, 2, 1, 3]
 
 
+def test_tiles_that_a_grid_does_not_come_back_to():
+    quarters = [[0, 0], [2, 0], [0, 2], [2, 2]]
+    assert plan(quarters, 2).tiled_once == [True]
+    assert plan(quarters[:3], 2).tiled_once == [False]
+    assert plan([*quarters, [1, 1]], 2).tiled_once == [False]
+    assert plan([[0, 0], [4, 0], [5, 0]], 4).tiled_once == [True, False, False]  # the last window lies on two tiles
+
+
 def test_copy_into_the_rows_asked_for():
     found = plan([[2, 2], [-2, -2]], 4, rows=[2, 0])
     out = np.full((3, 4, 4, 3), 77, np.uint8)
-    pixels = np.empty((4, 4, 3), np.uint8)
     for number, tile in enumerate(found.tiles):
-        Source().read_tile(*tile, pixels)
-        found.copy(number, pixels, out)
+        found.copy(number, Source().read_tile(*tile), out)
     assert out[2, :, :, 0].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [10, 10, 11, 11], [10, 10, 11, 11]]
     assert out[0, :, :, 0].tolist() == [[77] * 4, [77] * 4, [77, 77, 0, 0], [77, 77, 0, 0]]
     assert (out[1] == 77).all()

@@ -124,9 +124,9 @@ def decoded(monkeypatch):
     found = []
     read_tile = TiffBackend.read_tile
 
-    def spy(self, level, column, row, out):
+    def spy(self, level, column, row):
         found.append((level, column, row))
-        read_tile(self, level, column, row, out)
+        return read_tile(self, level, column, row)
 
     monkeypatch.setattr(TiffBackend, "read_tile", spy)
     return found

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pandas as pd
 
 from tral_monai.annotations.class_map import ClassMap
 from tral_monai.data.class_names import identity_class_map
-from tral_monai.data.cohort import read_cohort
+from tral_monai.data.cohort import SPLITS, Cohort, read_cohort
 from tral_monai.data.feature_cache import slide_content_hash
 from tral_monai.data.triplet_index import build_triplet_index, read_index, write_index
 from tral_monai.errors import CohortError
@@ -41,9 +43,11 @@ class RunIndex:
         cap_per_slide_and_class: at most so many tiles; None sets no limit.
         tissue_method: how tissue is told from glass, ``auto`` or ``paper``.
         seed: for the draw under the cap.
+        splits: read only the slides of these splits, each of which must have annotated tiles: what an evaluation needs.
+            None reads all, and the pool must have some.
 
     Raises:
-        CohortError: no annotated tile is left in the pool.
+        CohortError: no annotated tile is left in the pool, or in one of ``splits``.
     """
 
     def __init__(
@@ -58,8 +62,11 @@ class RunIndex:
         cap_per_slide_and_class: int | None = None,
         tissue_method: str = "auto",
         seed: int = 0,
+        splits: Sequence[str] | None = None,
     ) -> None:
         self._cohort = read_cohort(cohort, allow_patient_overlap=allow_patient_overlap)
+        if splits is not None:
+            self._cohort = _only(self._cohort, splits, Path(cohort).name)
         self._rules = ClassMap.from_yaml(class_map) if class_map is not None else identity_class_map(self._cohort)
         self._settings: dict[str, Any] = {
             "coverage": coverage,
@@ -79,10 +86,11 @@ class RunIndex:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_index(self.table, path)
             note.write_text(json.dumps(made_from, indent=1))
-        if self.pool.empty:
+        empty = [name for name in splits if self.split(name).empty] if splits is not None else []
+        if empty or (splits is None and self.pool.empty):
             raise CohortError(
-                f"{cohort}: no annotated tile lies in the splits {POOL_SPLITS}; check the annotations' class names, "
-                "the tissue mask and the slides' mpp with `python -m tral_monai cohort`"
+                f"{cohort}: no annotated tile lies in {_quoted(empty or POOL_SPLITS)}; check the annotations' class "
+                "names, the tissue mask and the slides' mpp with `python -m tral_monai cohort`"
             )
 
     @property
@@ -127,3 +135,23 @@ class RunIndex:
             for row in self._cohort.rows
         ]
         return {"rows": rows, "rules": self._rules.to_dict(), "settings": self._settings}
+
+
+def _only(cohort: Cohort, splits: Sequence[str], name: str) -> Cohort:
+    """The slides with rows in some splits; each split must be known and have a row.
+
+    Such a slide keeps its rows in other splits, so that a tile which both claim is left out as it always is.
+    """
+    for split in splits:
+        if split not in SPLITS:
+            raise CohortError(f"unknown split '{split}', expected {', '.join(SPLITS)}")
+        if not cohort.split(split):
+            found = sorted({row.split for row in cohort.rows})
+            raise CohortError(f"{name} has no row in {_quoted([split])}; its rows are in {_quoted(found)}")
+    slides = {row.slide for row in cohort.rows if row.split in splits}
+    return dataclasses.replace(cohort, rows=tuple(row for row in cohort.rows if row.slide in slides))
+
+
+def _quoted(splits: Sequence[str]) -> str:
+    names = " and ".join(f"'{split}'" for split in splits)
+    return f"split {names}" if len(splits) == 1 else f"the splits {names}"

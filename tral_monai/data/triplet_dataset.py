@@ -106,5 +106,8 @@ def _class_numbers(table: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArray
     names = table["class"].fillna("").astype(str)
     unknown = sorted(set(names) - set(numbers) - {""})
     if unknown:
-        raise UnknownClassError(f"samples have the classes {unknown}, but the network knows only {list(classes)}")
+        raise UnknownClassError(
+            f"samples have the classes {unknown}, but the network knows only {list(classes)}; turn the names into its "
+            "classes with a class map (class_map), or choose a network that has them"
+        )
     return np.asarray([numbers.get(name, UNLABELLED) for name in names], dtype=np.int64)

@@ -24,14 +24,20 @@ class ReportHandler:
 
     Args:
         output_dir: the run's folder, which holds the ledger.
+        html: write the HTML; without it only the CSV files, which is enough in a sweep over many runs.
         every_round: write the HTML after every round too, to look at a run that is going on.
         compare_with: folders of finished runs that are laid over the curves.
     """
 
     def __init__(
-        self, output_dir: str | Path, *, every_round: bool = False, compare_with: Sequence[str | Path] = ()
+        self,
+        output_dir: str | Path,
+        *,
+        html: bool = True,
+        every_round: bool = False,
+        compare_with: Sequence[str | Path] = (),
     ) -> None:
-        self.output_dir = Path(output_dir)
+        self.output_dir, self.html = Path(output_dir), html
         self.every_round = every_round
         self.compare_with = tuple(Path(folder) for folder in compare_with)
 
@@ -43,13 +49,15 @@ class ReportHandler:
     def __call__(self, engine: Engine) -> None:
         """Write the CSV files, and the HTML where every round was asked for."""
         write_csvs(RunData.from_folder(self.output_dir), self.output_dir)
-        if self.every_round:
+        if self.html and self.every_round:
             self._write_html()
 
     def finish(self, engine: Engine) -> None:
         """Write all files and log the three lines."""
         run = RunData.from_folder(self.output_dir)
         write_csvs(run, self.output_dir)
+        if not self.html:
+            return
         path = self._write_html()
         others = [RunData.from_folder(folder) for folder in self.compare_with]
         logger.info("report: %s\n%s", path, "\n".join(three_lines(run, others)))

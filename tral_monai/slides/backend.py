@@ -30,8 +30,8 @@ class Backend(Protocol):
         """Return (width, height) of the level's tiles in pixels: the unit in which reading is cheapest."""
         ...
 
-    def read_tile(self, level: int, column: int, row: int, out: RGB) -> None:
-        """Fill `out`, uint8 (tile height, tile width, 3), with one tile; pixels beyond the level are white.
+    def read_tile(self, level: int, column: int, row: int) -> RGB:
+        """Return one tile, uint8 (tile height, tile width, 3), not to be changed; pixels beyond the level are white.
 
         Tiles may be read from several threads at once. Raises `SlideReadError` when the tile cannot be decoded.
         """
@@ -55,8 +55,8 @@ class TileSource(Protocol):
     size: tuple[int, int]
     tile_size: tuple[int, int]
 
-    def read_tile(self, column: int, row: int, out: RGB) -> None:
-        """Fill `out`, uint8 (tile height, tile width, 3); pixels beyond `size` are white."""
+    def read_tile(self, column: int, row: int) -> RGB:
+        """Return one tile, uint8 (tile height, tile width, 3), not to be changed; pixels beyond `size` are white."""
         ...
 
 
@@ -70,9 +70,9 @@ class LevelTiles:
         self.size = backend.level_dimensions[level]
         self.tile_size = backend.tile_size(level)
 
-    def read_tile(self, column: int, row: int, out: RGB) -> None:
-        """Fill `out` with the tile of the level."""
-        self._backend.read_tile(self._level, column, row, out)
+    def read_tile(self, column: int, row: int) -> RGB:
+        """Return the tile of the level."""
+        return self._backend.read_tile(self._level, column, row)
 
 
 def read_window(
@@ -97,17 +97,13 @@ def read_window(
     top, bottom = max(y, 0), min(y + height, source.size[1])
     if left >= right or top >= bottom:
         return out
-    scratch: RGB | None = None
     for row in range(top // tile_h, -(-bottom // tile_h)):
         y0, y1 = max(row * tile_h, y), min((row + 1) * tile_h, y + height)
         for column in range(left // tile_w, -(-right // tile_w)):
             x0, x1 = max(column * tile_w, x), min((column + 1) * tile_w, x + width)
             pixels = tile(column, row) if tile is not None else None
             if pixels is None:
-                if scratch is None:
-                    scratch = np.empty((tile_h, tile_w, 3), np.uint8)
-                source.read_tile(column, row, scratch)
-                pixels = scratch
+                pixels = source.read_tile(column, row)
             out[y0 - y : y1 - y, x0 - x : x1 - x] = pixels[
                 y0 - row * tile_h : y1 - row * tile_h, x0 - column * tile_w : x1 - column * tile_w
             ]

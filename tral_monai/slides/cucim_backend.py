@@ -103,17 +103,14 @@ class CuCIMBackend:
         """Return (width, height) of the file's tiles in pixels."""
         return self._tile_sizes[level]
 
-    def read_tile(self, level: int, column: int, row: int, out: RGB) -> None:
-        """Read one tile into `out`; only the part inside of the level is asked for, because cuCIM pads with black."""
+    def read_tile(self, level: int, column: int, row: int) -> RGB:
+        """Return one tile; only the part inside of the level is asked for, because cuCIM pads with black."""
+        width, height = self._tile_sizes[level]
         if (column, row) in self._empty[level]:
-            out[:] = WHITE  # cuCIM makes what the file leaves out black
-            return
-        height, width = out.shape[:2]
+            return np.full((height, width, 3), WHITE, np.uint8)  # cuCIM makes what the file leaves out black
         x, y = column * width, row * height
         inside_w = min(width, self.level_dimensions[level][0] - x)
         inside_h = min(height, self.level_dimensions[level][1] - y)
-        if (inside_w, inside_h) != (width, height):
-            out[:] = WHITE
         # cuCIM divides a level-0 position by its own factor and drops the rest: the ceiling comes back as x, y.
         factor = self._stored_factors[level]
         location = (math.ceil(x * factor), math.ceil(y * factor))
@@ -124,7 +121,11 @@ class CuCIMBackend:
                 f"{self._path.name}: region at x {location[0]}, y {location[1]} (level 0), {inside_w} x {inside_h} px "
                 f"at level {level}, cannot be read: {error}. The file is damaged; copy it again"
             ) from error
+        if (inside_w, inside_h) == (width, height) and region.shape[2] == 3:
+            return region
+        out = np.full((height, width, 3), WHITE, np.uint8)
         out[:inside_h, :inside_w] = region[..., :3]
+        return out
 
     def close(self) -> None:
         """Close the slide."""

@@ -43,13 +43,14 @@ class ImageBackend:
         """Return (256, 256)."""
         return _TILE_PX, _TILE_PX
 
-    def read_tile(self, level: int, column: int, row: int, out: RGB) -> None:
-        """Copy one tile into `out`."""
-        height, width = out.shape[:2]
-        part = self._pixels[row * height : (row + 1) * height, column * width : (column + 1) * width]
-        if part.shape != out.shape:
-            out[:] = WHITE
-        out[: part.shape[0], : part.shape[1]] = part
+    def read_tile(self, level: int, column: int, row: int) -> RGB:
+        """Return one tile."""
+        top, left = row * _TILE_PX, column * _TILE_PX
+        part = self._pixels[top : top + _TILE_PX, left : left + _TILE_PX]
+        height, width = part.shape[:2]
+        if (height, width) == (_TILE_PX, _TILE_PX):
+            return part
+        return np.pad(part, ((0, _TILE_PX - height), (0, _TILE_PX - width), (0, 0)), constant_values=WHITE)
 
     def close(self) -> None:
         """Drop the pixels."""

@@ -59,12 +59,12 @@ class ResampledTiles:
             for inner_column in range(max(x0, 0) // tile_w, -(-min(x1, width) // tile_w))
         ]
 
-    def read_tile(self, column: int, row: int, out: RGB, *, tile: TileLookup | None = None) -> None:
-        """Fill `out` with one resampled tile; `tile` looks up inner tiles that are decoded already."""
+    def read_tile(self, column: int, row: int, *, tile: TileLookup | None = None) -> RGB:
+        """Return one resampled tile; `tile` looks up inner tiles that are decoded already."""
         x0, y0, x1, y1 = self._inner_window(column, row)
         window = read_window(self.inner, x0, y0, x1 - x0, y1 - y0, tile=tile)
         side = self.tile_size[0]
         left, top = column * side * self.ratio - x0, row * side * self.ratio - y0
         extent = side * self.ratio
         box = (left, top, left + extent, top + extent)
-        out[:] = np.asarray(Image.fromarray(window).resize((side, side), self._filter, box=box))
+        return np.asarray(Image.fromarray(window).resize((side, side), self._filter, box=box))

@@ -24,12 +24,14 @@ class TilePieces:
         first: First piece of each tile, and the number of pieces at the end.
         pieces: Of each piece the row of `out`; left, top, right, bottom inside of its window; left, top, right, bottom
             inside of its tile.
+        tiled_once: Of each tile, whether the windows on it have its area, up to 5 %: neither less nor a multiple.
         partial: Rows of `out` whose windows leave the tiles, and so need white first, int64.
     """
 
     tiles: list[Tile]
     first: list[int]
     pieces: list[list[int]]
+    tiled_once: list[bool]
     partial: NDArray[np.int64]
 
     def copy(self, number: int, pixels: RGB, out: RGB) -> None:
@@ -71,9 +73,12 @@ def plan_pieces(source: TileSource, starts: NDArray[np.int64], side: int, rows: 
     pieces = pieces[np.argsort(pieces[:, 0], kind="stable")]
     tiles, begins = np.unique(pieces[:, 0], return_index=True)
     tile_rows, tile_columns = np.divmod(tiles, count[0])
+    area = (pieces[:, 4:6] - pieces[:, 2:4]).prod(axis=1)
+    used = np.add.reduceat(area, begins) / tile_size.prod() if len(begins) else np.empty(0)
     return TilePieces(
         tiles=list(zip(tile_columns.tolist(), tile_rows.tolist(), strict=True)),
         first=[*begins.tolist(), len(pieces)],
         pieces=pieces[:, 1:].tolist(),
+        tiled_once=(np.abs(used - 1) <= 0.05).tolist(),
         partial=rows[((first < 0) | (last >= count)).any(axis=1)],
     )

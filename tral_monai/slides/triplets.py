@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,9 @@ class TripletReader:
     the same inside of the slide and at its border. What lies outside is white. A triplet's pixels do not depend on what
     else is read, in which order, or by how many threads.
 
-    Requests are ordered by blocks of the slide, the file's tiles that they touch are decoded once each into a bounded
-    cache, and the windows are cut from there. The cache serves scattered requests (shuffled training) as well.
+    Requests are ordered by blocks of the slide. Each tile of the file that they touch is decoded once, cut into the
+    windows while it is at hand, and kept in a bounded cache, unless the windows tile it exactly, as those of a grid do:
+    a grid does not come back to it. The cache serves scattered requests (shuffled training) as well.
 
     The reader can be pickled and used after a fork; every process opens the file for itself.
 
@@ -97,19 +98,14 @@ class TripletReader:
         self._backend = self.slide.backend
         self._lock = threading.Lock()
         self._sources: tuple[TileSource, ...] = ()
-        self._cache: TileCache | None = None
+        self._cache = TileCache(self.cache_bytes)
         self._threads: ThreadPoolExecutor | None = None
 
-    def _open(self) -> TileCache:
-        """Return the cache of this process, made on first use."""
-        if self._cache is None:
+    def _open(self) -> None:
+        """Make what belongs to this process, once."""
+        if not self._sources:
             self._sources = tuple(self.slide.source(asked) for asked in self._asked)
-            inner = [source.inner for source in self._sources if isinstance(source, ResampledTiles)]
-            tile_bytes = max(3 * source.tile_size[0] * source.tile_size[1] for source in (*self._sources, *inner))
-            self._cache = TileCache(self.cache_bytes, tile_bytes)
-            if self.num_threads > 1:
-                self._threads = ThreadPoolExecutor(self.num_threads)
-        return self._cache
+            self._threads = ThreadPoolExecutor(self.num_threads) if self.num_threads > 1 else None
 
     def read(self, centres_xy_level0: ArrayLike) -> RGB:
         """Read triplets in the order given.
@@ -169,57 +165,51 @@ class TripletReader:
         if self._pid != os.getpid() or self._backend is not self.slide.backend:
             self._reset()
         with self._lock:
-            cache = self._open()
+            self._open()
             for start in range(0, len(order), _GROUP):
-                self._read_group(cache, centres, order[start : start + _GROUP], out)
+                self._read_group(centres, order[start : start + _GROUP], out)
         return out
 
-    def _read_group(self, cache: TileCache, centres: NDArray[np.int64], group: NDArray[np.int64], out: RGB) -> None:
-        half = self.tile_px // 2
+    def _read_group(self, centres: NDArray[np.int64], group: NDArray[np.int64], out: RGB) -> None:
         # One tile after the other while it is in the CPU's cache; with threads, a few for each of them.
-        batch = 1 if self._threads is None else min(_TILES_PER_THREAD * self.num_threads, cache.capacity)
+        batch = 1 if self._threads is None else _TILES_PER_THREAD * self.num_threads
         for scale, (source, downsample) in enumerate(zip(self._sources, self._downsamples, strict=True)):
-            starts = np.floor(centres[group] / downsample + 0.5).astype(np.int64) - half
+            starts = np.floor(centres[group] / downsample + 0.5).astype(np.int64) - self.tile_px // 2
             pieces = plan_pieces(source, starts, self.tile_px, group)
             windows = out[:, scale]
             windows[pieces.partial] = WHITE
             for start in range(0, len(pieces.tiles), batch):
-                tiles = pieces.tiles[start : start + batch]
-                for number, pixels in enumerate(self._decoded(cache, source, tiles), start):
+                keep = [not tiled for tiled in pieces.tiled_once[start : start + batch]]
+                tiles = self._decoded(source, pieces.tiles[start : start + batch], keep)
+                for number, pixels in enumerate(tiles, start):
                     pieces.copy(number, pixels, windows)
 
-    def _decoded(self, cache: TileCache, source: TileSource, tiles: list[Tile]) -> list[RGB]:
-        """Return the tiles, from the cache or decoded into it; there must be room for all of them."""
-        decoded = {tile: cache.get((source.key, tile)) for tile in tiles}
-        missing = [tile for tile, pixels in decoded.items() if pixels is None]
+    def _decoded(self, source: TileSource, tiles: list[Tile], keep: list[bool]) -> list[RGB]:
+        """Return the tiles, from the cache or decoded; those to keep are then in the cache."""
+        found = [self._cache.get((source.key, tile)) for tile in tiles]
+        missing = [tile for tile, pixels in zip(tiles, found, strict=True) if pixels is None]
+        if not missing:
+            return [pixels for pixels in found if pixels is not None]
         inner: dict[Tile, RGB] = {}
-        if missing and isinstance(source, ResampledTiles):
+        if isinstance(source, ResampledTiles):
             inner_tiles = sorted({inner_tile for tile in missing for inner_tile in source.inner_tiles(*tile)})
-            # Without room for all, the inner tiles are decoded as each resampled tile needs them.
-            if len(inner_tiles) + len(tiles) <= cache.capacity:
-                inner = dict(zip(inner_tiles, self._decoded(cache, source.inner, inner_tiles), strict=True))
-        fresh = {tile: cache.reserve((source.key, tile), source.tile_size) for tile in missing}
+            inner_pixels = self._decoded(source.inner, inner_tiles, [True] * len(inner_tiles))
+            inner = dict(zip(inner_tiles, inner_pixels, strict=True))
 
-        def decode(tile: Tile) -> None:
+        def decode(tile: Tile) -> RGB:
             if isinstance(source, ResampledTiles):
-                source.read_tile(*tile, fresh[tile], tile=lambda column, row: inner.get((column, row)))
-            else:
-                source.read_tile(*tile, fresh[tile])
+                return source.read_tile(*tile, tile=lambda column, row: inner.get((column, row)))
+            return source.read_tile(*tile)
 
-        try:
-            if self._threads is None:
-                for tile in missing:
-                    decode(tile)
-            else:
-                decoding = [self._threads.submit(decode, tile) for tile in missing]
-                wait(decoding)  # all of them, also after a failure: a late one would write into a slot given away
-                for done in decoding:
-                    done.result()
-        except BaseException:
-            for tile in missing:
-                cache.drop((source.key, tile))
-            raise
-        return [fresh[tile] if pixels is None else pixels for tile, pixels in decoded.items()]
+        fresh = iter(list(map(decode, missing) if self._threads is None else self._threads.map(decode, missing)))
+        decoded = []
+        for tile, pixels, kept in zip(tiles, found, keep, strict=True):
+            if pixels is None:
+                pixels = next(fresh)
+                if kept:
+                    self._cache.put((source.key, tile), pixels)
+            decoded.append(pixels)
+        return decoded
 
     def __getstate__(self) -> dict[str, Any]:
         own = {"_pid": -1, "_backend": None, "_lock": None, "_sources": (), "_cache": None, "_threads": None}

@@ -82,7 +82,8 @@ def place_cells(generator: np.random.Generator, plan: Plan, *, size_factor: floa
     tissue, burnt = plan.tissue, plan.damage == Damage.CAUTERY
     density, inflamed = plan.fields["density"], plan.fields["inflamed"]
     stroma = (tissue == Tissue.STROMA).astype(np.float32)
-    muscle = (tissue == Tissue.MUSCLE).astype(np.float32)
+    septum = ((tissue == Tissue.MUSCLE) & (plan.fields["muscle_cells"] <= 0)).astype(np.float32)
+    muscle = ((tissue == Tissue.MUSCLE) & (plan.fields["muscle_cells"] > 0)).astype(np.float32)
     blood = (tissue == Tissue.BLOOD).astype(np.float32)
     wall = stroma * ((plan.fields["blood_cells"] * plan.cell_um) > -16)
     radial = _slope_angle(plan.fields["blood_cells"])
@@ -101,7 +102,7 @@ def place_cells(generator: np.random.Generator, plan: Plan, *, size_factor: floa
         "lymphoid": (8.0, stroma * (0.015 + 0.14 * inflamed) * survives, plan.fibre_angle, 3.0),
         "spindle": (
             13.5,
-            (stroma * (0.42 - 0.22 * density) * (1 - inflamed) + 0.4 * wall + 0.12 * long) * survives,
+            (stroma * (0.42 - 0.22 * density) * (1 - inflamed) + 0.4 * wall + 0.12 * long + 0.4 * septum) * survives,
             along,
             0.22,
         ),

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tral_monai.annotations.geojson import write_geojson
 from tral_monai.annotations.model import Annotation
@@ -55,7 +54,7 @@ PRESETS = {
     ),
     "tiny": Preset(
         slides_per_hospital=2,
-        size_px=1664,
+        size_px=1792,
         tiles_per_class={"Blood": 8.0, "Damaged": 12.0, "Muscle": 14.0, "Stroma": 20.0, "Urothelium": 20.0},
         least_tiles=2,
     ),
@@ -134,9 +133,9 @@ def generate_cohort(
         (root / name).mkdir(parents=True, exist_ok=True)
     record_file.unlink(missing_ok=True)
 
-    textures = texture_bank(seed)
+    texture_bank(seed)  # once, before the workers ask for it at the same time
     with ThreadPoolExecutor(min(workers, len(jobs))) as executor:
-        done = executor.map(lambda job: _make_slide(root, job, size, textures), jobs)
+        done = executor.map(lambda job: _make_slide(root, job, size), jobs)
         for count, _ in enumerate(done, start=1):
             if progress is not None:
                 progress(count, len(jobs))
@@ -198,7 +197,7 @@ def _jobs(seed: int, slides_per_hospital: int, shift: bool) -> list[_SlideJob]:
     ]
 
 
-def _make_slide(root: Path, job: _SlideJob, size: Preset, textures: dict[str, NDArray[np.float32]]) -> None:
+def _make_slide(root: Path, job: _SlideJob, size: Preset) -> None:
     planning, rendering, sampling = np.random.default_rng(job.seed).spawn(3)
     plan, annotations = plan_with_all_classes(
         planning,
@@ -207,11 +206,13 @@ def _make_slide(root: Path, job: _SlideJob, size: Preset, textures: dict[str, ND
         tiles_per_class=size.tiles_per_class,
         least_tiles=size.least_tiles,
     )
-    renderer = SlideRenderer(rendering, plan, job.hospital, Patient.draw(sampling), textures)
+    renderer = SlideRenderer(rendering, plan, job.hospital, Patient.draw(sampling), seed=job.seed[0])
     image = np.empty((size.size_px, size.size_px, 3), np.uint8)
-    for y in range(0, size.size_px, BLOCK_PX):
-        for x in range(0, size.size_px, BLOCK_PX):
-            part = image[y : y + BLOCK_PX, x : x + BLOCK_PX]
+    blocks = -(-size.size_px // BLOCK_PX)
+    step = -(-size.size_px // blocks)
+    for y in range(0, size.size_px, step):
+        for x in range(0, size.size_px, step):
+            part = image[y : y + step, x : x + step]
             part[:] = renderer.block(x, y, part.shape[1], part.shape[0])
     slide = root / "slides" / f"{job.patient}.tif"
     write_pyramid(slide, image, mpp=job.hospital.mpp, jpeg_quality=job.hospital.jpeg_quality)

@@ -128,7 +128,7 @@ class _Draft:
         self.depth = (self.x_um * normal[0] + self.y_um * normal[1]) / self.half_um + 0.09 * self.noise(130)
         self.lateral = (self.y_um * normal[0] - self.x_um * normal[1]) / self.half_um
         self.mucosa_end = self.between(-0.30, -0.18)
-        self.muscle_start = self.between(0.20, 0.34)
+        self.muscle_start = self.between(0.20, 0.34) - 0.25 * (1 - self.scale)
         self.piece_um = signed_distance(piece) * self.cell_um
 
         tissue = np.where(piece, Tissue.STROMA, Tissue.GLASS).astype(np.int8)
@@ -174,7 +174,7 @@ class _Draft:
         base = np.clip((self.depth - self.mucosa_end + 0.12) / 0.12, 0, 1)
         lumen = surface & papillary & (ridge > 1.05 + 2.5 * base)
         fronds = surface & papillary & (ridge > 0.16 + 0.5 * base) & ~lumen
-        lining_um = self.between(60, 85) * self.scale * (1 + 0.25 * self.noise(60))
+        lining_um = self.between(60, 85) * self.scale**0.4 * (1 + 0.25 * self.noise(60))
         lining = (self.depth < self.mucosa_end + 0.1) & ~papillary & (self.piece_um < lining_um)
         deep_end = self.muscle_start - 0.08
         sheets = ~papillary & (self.depth < deep_end - 0.1) & (self.noise(62) > 0.75) & (self.noise(12) > -1.7)
@@ -198,7 +198,10 @@ class _Draft:
         septa = self.noise(62) > 0.95
         stroma = tissue == Tissue.STROMA
         deep = self.depth > self.muscle_start
-        tissue[stroma & deep & ~septa & (gap_um > 12 * self.scale)] = Tissue.MUSCLE
+        # The thin septa count as muscle, as a pathologist would draw it, but are drawn as connective tissue.
+        muscle = stroma & deep & ~septa
+        tissue[muscle] = Tissue.MUSCLE
+        self.bundles = muscle & (gap_um > 12 * self.scale)
         return angle, across
 
     def _vessels(self, tissue: NDArray[np.int8]) -> FloatArray:
@@ -208,14 +211,14 @@ class _Draft:
         rough = self.noise(16)
         taken = np.zeros(self.shape, bool)
         wanted = max(round(self.between(6, 9) * self.scale * max(self.half_um / 608, 1.0)), 3)
-        margin = self.piece_um > 90 * self.scale
+        margin = self.piece_um > 80 * self.scale
         for index in range(60):
             room = np.argwhere(layer & margin & ~taken)
             if wanted == 0 or len(room) == 0:
                 break
             row, column = room[self.generator.integers(len(room))]
-            long_um = self.between(46, 84) * np.sqrt(self.scale)
-            flat = self.between(0.5, 0.95)
+            long_um = self.between(46, 84) * self.scale**0.25
+            flat = self.between(0.8 - 0.3 * self.scale, 0.95)
             turn = self.between(0, np.pi)
             dx, dy = self.x_um - self.x_um[row, column], self.y_um - self.y_um[row, column]
             u = dx * np.cos(turn) + dy * np.sin(turn)
@@ -258,8 +261,8 @@ class _Draft:
 
         bearing = np.arctan2(self.lateral, self.depth)
         sector = self.generator.choice([-1.0, 1.0]) * self.between(0.5, 1.7)
-        facing = np.cos(bearing - sector) > np.cos(self.between(0.62, 0.85))
-        burnt_um = self.between(75, 120) * self.scale * (1 + 0.28 * self.noise(50))
+        facing = np.cos(bearing - sector) > np.cos(self.between(0.62, 0.85) * np.sqrt(self.scale))
+        burnt_um = self.between(75, 120) * self.scale**0.7 * (1 + 0.28 * self.noise(50))
         damage[facing & (self.depth > self.mucosa_end) & (self.piece_um < burnt_um)] = Damage.CAUTERY
         damage[~solid] = Damage.NONE
         return damage
@@ -288,7 +291,7 @@ class _Draft:
             "tissue_cells": outline(tissue != Tissue.GLASS),
             "piece_um": self.piece_um,
             "urothelium_cells": outline(tissue == Tissue.UROTHELIUM),
-            "muscle_cells": outline(tissue == Tissue.MUSCLE),
+            "muscle_cells": outline(self.bundles & (tissue == Tissue.MUSCLE)),
             "blood_cells": outline(tissue == Tissue.BLOOD),
             "cautery_cells": outline(damage == Damage.CAUTERY),
             "hyaline_cells": outline(hyaline),

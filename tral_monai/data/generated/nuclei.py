@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +105,19 @@ def draw_patches(
         reach = np.sqrt(x * x + y * y) / (shape.halo_um * size_factor * (1 + 0.1 * np.cos(3 * phase)))
         halo = np.clip((1 - reach) * 6, 0, 1) * (0.26 + 0.16 * np.clip(reach, 0, 1) ** 4) * np.ones_like(stain)
     return stain.astype(np.float32), halo.astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def shared_patches(seed: int, name: str, mpp: float) -> tuple[FloatArray, FloatArray]:
+    """Patches of ``SHAPES[name]`` that all patients of a scanner share; see :func:`draw_patches`.
+
+    Args:
+        seed: Seed of the cohort.
+        name: Key of ``SHAPES``.
+        mpp: Micrometres per pixel of the slides.
+    """
+    generator = np.random.default_rng([seed, 102, list(SHAPES).index(name)])
+    return draw_patches(generator, SHAPES[name], mpp=mpp)
 
 
 def orientation_index(angle: FloatArray) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:

@@ -14,8 +14,8 @@ from tral_monai.data.generated.cells import Stamps, place_cells
 from tral_monai.data.generated.grid import CELL_PX, FieldStack, FloatArray, Frame
 from tral_monai.data.generated.hospitals import Hospital
 from tral_monai.data.generated.layout import Plan
-from tral_monai.data.generated.nuclei import SHAPES, draw_patches, stamp
-from tral_monai.data.generated.textures import TEXEL_UM, look_up
+from tral_monai.data.generated.nuclei import SHAPES, draw_patches, shared_patches, stamp
+from tral_monai.data.generated.textures import TEXEL_UM, look_up, texture_bank
 
 BLOCK_PX = 512
 _HALO_PX = 16
@@ -55,21 +55,29 @@ class SlideRenderer:
         plan: Plan,
         hospital: Hospital,
         patient: Patient,
-        textures: dict[str, FloatArray],
+        *,
+        seed: int,
     ) -> None:
+        """Scatter the cells and draw what is drawn once.
+
+        Args:
+            generator: Source of randomness of this slide.
+            plan: The slide's layout.
+            hospital: Stain and scanner.
+            patient: The patient's own stain and nuclei.
+            seed: Seed of the cohort, for the textures that all of its slides share.
+        """
         self.plan = plan
         self.hospital = hospital
         self.patient = patient
-        self.textures = textures
+        self.textures = texture_bank(seed)
         placing, drawing, dusting, noise = generator.spawn(4)
         self._fields = FieldStack(plan.fields)
         self._stamps = place_cells(placing, plan, size_factor=patient.nuclei)
-        self._patches = {
-            name: draw_patches(
-                drawing, shape, mpp=plan.mpp, size_factor=patient.nuclei if name == "urothelial" else 1.0
-            )
-            for name, shape in SHAPES.items()
-        }
+        self._patches = {name: shared_patches(seed, name, plan.mpp) for name in SHAPES if name != "urothelial"}
+        self._patches["urothelial"] = draw_patches(
+            drawing, SHAPES["urothelial"], mpp=plan.mpp, size_factor=patient.nuclei
+        )
         self._dust = _draw_dust(dusting, plan)
         self._noise_seed = int(noise.integers(2**63))
         self._noise = noise.standard_normal((3, _NOISE_PX, _NOISE_PX), dtype=np.float32)

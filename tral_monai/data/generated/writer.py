@@ -25,8 +25,13 @@ def shrink(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
         uint8 (h // factor, w // factor, 3).
     """
     height, width = image.shape[0] // factor, image.shape[1] // factor
-    squares = image[: height * factor, : width * factor].reshape(height, factor, width, factor, 3)
-    total = squares.sum(axis=3, dtype=np.uint16).sum(axis=1, dtype=np.uint32)
+    whole = image[: height * factor, : width * factor]
+    rows = np.zeros((height, width * factor, 3), np.uint32)
+    for offset in range(factor):
+        rows += whole[offset::factor]
+    total = np.zeros((height, width, 3), np.uint32)
+    for offset in range(factor):
+        total += rows[:, offset::factor]
     return ((total + factor * factor // 2) // (factor * factor)).astype(np.uint8)
 
 
