@@ -4,8 +4,9 @@
     python scripts/benchmark_reading.py slide.tif --mpp 0.25 --json reading.json
     python scripts/benchmark_reading.py generated.tif --generate 20480 --json reading.json
 
-Everything runs in one process and one thread. Rates are triplets per CPU second; the plans take turns, each with a
-new reader and nothing decoded, and the median of the rounds counts. The file itself is in the page cache.
+Everything runs in one process and one thread, in steps of 128 triplets. Rates are triplets per CPU second; the plans
+take turns, each with a new reader and nothing decoded, and the median of the rounds counts. The file itself is in the
+page cache.
 """
 
 from __future__ import annotations
@@ -33,14 +34,23 @@ from scipy import ndimage
 
 from tral_monai.slides.choose_backend import BackendName
 from tral_monai.slides.cucim_backend import cucim_unavailable
-from tral_monai.slides.magnification import MAGNIFICATIONS, TILE_PX, level0_per_tile, magnification_to_mpp, resolve
+from tral_monai.slides.magnification import (
+    MAGNIFICATIONS,
+    TILE_PX,
+    Resolution,
+    level0_per_tile,
+    magnification_to_mpp,
+    resolve,
+)
 from tral_monai.slides.slide import Slide, open_slide
 from tral_monai.slides.tissue import tissue_mask
 from tral_monai.slides.triplets import TripletReader
 
 Centres = NDArray[np.int64]
 RGB = NDArray[np.uint8]
-_STEP = 256  # triplets in memory at a time while the peak memory is measured
+Steps = Iterator[tuple[NDArray[np.int64], RGB]]  # rows of the centres, their triplets
+Plan = Callable[[], Steps]
+_STEP = 128  # triplets that a plan hands over at a time, as a network takes them
 
 
 def main() -> None:
@@ -77,17 +87,21 @@ def measure(path: Path, *, mpp: float | None, count: int, repeats: int, backend:
     fits = all(
         resolve(slide.level_downsamples, magnification_to_mpp(m) / slide.mpp).ratio == 1.0 for m in MAGNIFICATIONS
     )
-    plans: dict[str, Callable[[], RGB]] = {"naive OpenSlide": lambda: read_naively(path, slide, centres)}
+    plans: dict[str, Plan] = {"naive OpenSlide": lambda: read_naively(path, slide, centres)}
     for opened in slides:
         plans[f"blocks, {opened.backend_name}"] = partial(read_blocks, opened, centres)
-    reference = plans["naive OpenSlide"]()
-    identical = {name: bool((plan() == reference).all()) if fits else None for name, plan in plans.items()}
+    reference = np.concatenate([triplets for _, triplets in read_naively(path, slide, centres)])
+    identical = {
+        name: all(bool((triplets == reference[rows]).all()) for rows, triplets in plan()) if fits else None
+        for name, plan in plans.items()
+    }
     del reference
     rates: dict[str, list[float]] = {name: [] for name in plans}
     for _ in range(repeats):
         for name, plan in plans.items():
             start = time.process_time()
-            plan()
+            for _rows, _triplets in plan():
+                pass
             rates[name].append(len(centres) / (time.process_time() - start))
     naive = rates["naive OpenSlide"]
     return {
@@ -132,33 +146,36 @@ def tissue_centres(slide: Slide) -> Centres:
     return centres[np.lexsort((centres[:, 0], centres[:, 1], block[:, 0], block[:, 1]))]
 
 
-def read_blocks(slide: Slide, centres: Centres) -> RGB:
+def read_blocks(slide: Slide, centres: Centres) -> Steps:
     """Read with the package's reader, starting with an empty cache."""
-    return TripletReader(slide).read(centres)
+    return TripletReader(slide).iter_blocks(centres, _STEP)
 
 
-def read_naively(path: Path, slide: Slide, centres: Centres) -> RGB:
+def read_naively(path: Path, slide: Slide, centres: Centres) -> Steps:
     """Read every tile by itself through OpenSlide, transparency on white; resampled by Pillow where no level fits."""
-    out = np.empty((len(centres), len(MAGNIFICATIONS), TILE_PX, TILE_PX, 3), np.uint8)
     found = [resolve(slide.level_downsamples, magnification_to_mpp(m) / slide.mpp) for m in MAGNIFICATIONS]
-    half = TILE_PX // 2
     with openslide.OpenSlide(path) as opened:
-        for i, (x, y) in enumerate(centres.tolist()):
-            for scale, resolution in enumerate(found):
-                factor = resolution.downsample
-                corner = [round((int(position / factor + 0.5) - half) * factor) for position in (x, y)]
-                side = round(TILE_PX * resolution.ratio)
-                region = opened.read_region((corner[0], corner[1]), resolution.level, (side, side))
-                alpha = region.getchannel("A")
-                if alpha.getextrema() == (255, 255):
-                    tile = region.convert("RGB")
-                else:
-                    tile = Image.new("RGB", region.size, "white")
-                    tile.paste(region, mask=alpha)
-                if side != TILE_PX:
-                    tile = tile.resize((TILE_PX, TILE_PX), Image.Resampling.BILINEAR)
-                out[i, scale] = np.asarray(tile)
-    return out
+        for start in range(0, len(centres), _STEP):
+            rows = np.arange(start, min(start + _STEP, len(centres)))
+            out = np.empty((len(rows), len(found), TILE_PX, TILE_PX, 3), np.uint8)
+            for triplet, (x, y) in zip(out, centres[rows].tolist(), strict=True):
+                for tile, resolution in zip(triplet, found, strict=True):
+                    tile[:] = read_tile_naively(opened, x, y, resolution)
+            yield rows, out
+
+
+def read_tile_naively(opened: openslide.OpenSlide, x: int, y: int, resolution: Resolution) -> RGB:
+    factor = resolution.downsample
+    corner = [round((int(position / factor + 0.5) - TILE_PX // 2) * factor) for position in (x, y)]
+    side = round(TILE_PX * resolution.ratio)
+    region = opened.read_region((corner[0], corner[1]), resolution.level, (side, side))
+    alpha = region.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        tile = region.convert("RGB")
+    else:
+        tile = Image.new("RGB", region.size, "white")
+        tile.paste(region, mask=alpha)
+    return np.asarray(tile if side == TILE_PX else tile.resize((TILE_PX, TILE_PX), Image.Resampling.BILINEAR))
 
 
 def peak_memory_growth(slide: Slide, centres: Centres) -> float:
