@@ -62,6 +62,7 @@ def test_the_contract_says_what_the_weights_are_for(tmp_path: Path) -> None:
         "magnifications": [40.0, 10.0, 2.5],
         "tile_px": 128,
         "share_weights": False,
+        "branch_dropout": 0.0,
         "stain_normalization": False,
         "class_colors": {},
         "feature_norm": "none",
@@ -155,7 +156,7 @@ def test_weights_alone_cannot_bring_another_normalisation() -> None:
         ({"model": {}, "contract": {"format": "tral_monai.TriCNN", "format_version": 99}}, "format version 99"),
         (
             {"model": {}, "contract": {"format": "tral_monai.TriCNN", "format_version": 1}},
-            "lacks backbone, class_colors, classes",
+            "lacks backbone, branch_dropout, class_colors, classes",
         ),
         ([1, 2], "holds a list; expected a dict"),
     ],

@@ -25,6 +25,7 @@ _MUST_AGREE = {
     "tile_px": "the branches would see other fields of view",
     "stain_normalization": "the network would see another stain than it was trained on",
     "share_weights": "the number of backbones differs",
+    "branch_dropout": "the classifier has other layers",
     "feature_norm": "the classifier would see other feature values",
 }
 
@@ -58,6 +59,7 @@ class Contract:
             "tile_px": net.tile_px,
             "share_weights": net.share_weights,
             "feature_norm": net.feature_norm,
+            "branch_dropout": net.branch_dropout,
             "frozen": net.frozen,
             "stain_normalization": net.stain_normalization,
             "class_colors": {name: list(color) for name, color in net.class_colors.items()},

@@ -16,6 +16,7 @@ from torch import nn
 from tral_monai.errors import CheckpointError, ConfigError
 from tral_monai.networks.backbones import build_backbone, default_normalization, resolve_backbone
 from tral_monai.networks.contract import Contract, check_contract
+from tral_monai.networks.head import build_head
 from tral_monai.networks.normalization import NormalizationLike, resolve_normalization
 from tral_monai.transforms.stain_normalize import MacenkoNormalize
 
@@ -52,6 +53,8 @@ class TriCNN(nn.Module):
         feature_norm: ``"batch"`` standardises each feature by its running mean and variance before the classifier (no
             parameters). Pooled features of a frozen backbone differ in scale by orders of magnitude, on which SGD
             creeps. ``"none"`` is the paper's.
+        branch_dropout: Chance of dropping all features of a magnification of a sample in training, so that the
+            classifier cannot lean on one alone (see ``BranchDropout``). 0 is the paper's.
         magnifications: Objective powers of the input's RGB triples in their order (mpp = 10 / magnification). One
             branch each.
         tile_px: Side of a tile in pixels. 128 is the paper's.
@@ -87,6 +90,7 @@ class TriCNN(nn.Module):
         normalization: NormalizationLike = "auto",
         share_weights: bool = False,
         feature_norm: FeatureNorm = "none",
+        branch_dropout: float = 0.0,
         magnifications: Sequence[float] = (40.0, 10.0, 2.5),
         tile_px: int = 128,
         stain_normalization: bool = False,
@@ -106,6 +110,9 @@ class TriCNN(nn.Module):
         self.feature_norm: str = feature_norm
         self.normalization = resolve_normalization(normalization, auto=default_normalization(self.backbone))
         self.num_scales: int = len(self.magnifications)
+        if not 0.0 <= branch_dropout < 1.0:
+            raise ConfigError(f"branch_dropout must be at least 0 and below 1, but is {branch_dropout!r}")
+        self.branch_dropout: float = float(branch_dropout)
         self.class_colors = {name: tuple(int(v) for v in color) for name, color in (class_colors or {}).items()}
         self.stain_normalization: bool = bool(stain_normalization)
         self._stain = MacenkoNormalize() if self.stain_normalization else None
@@ -119,7 +126,15 @@ class TriCNN(nn.Module):
             ]
             self.branches = nn.ModuleList(module for module, _ in branches)
             self.num_features: int = branches[0][1] * self.num_scales
-            self.head = _build_head(self.num_features, self.hidden, len(self.classes), dropout, feature_norm)
+            self.head = build_head(
+                self.num_features,
+                self.hidden,
+                len(self.classes),
+                dropout=dropout,
+                feature_norm=feature_norm,
+                branch_dropout=self.branch_dropout,
+                branches=self.num_scales,
+            )
         # Buffers, so that a model loaded by its weights alone also sees the pixels that it was trained on.
         self.mean: torch.Tensor
         self.std: torch.Tensor
@@ -146,7 +161,7 @@ class TriCNN(nn.Module):
         """
         read = check_contract(contract)
         keys = ["backbone", "hidden", "dropout", "frozen", "normalization", "share_weights", "feature_norm"]
-        keys += ["magnifications", "tile_px", "stain_normalization", "class_colors"]
+        keys += ["branch_dropout", "magnifications", "tile_px", "stain_normalization", "class_colors"]
         try:
             options = {key: read[key] for key in keys}
             return cls(read["classes"], seed=0, **options)
@@ -266,30 +281,6 @@ class TriCNN(nn.Module):
             digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
-
-
-def _build_head(
-    num_features: int, hidden: tuple[int, ...], num_classes: int, dropout: float, feature_norm: str
-) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    if feature_norm == "batch":
-        layers.append(nn.BatchNorm1d(num_features, affine=False))
-    if not hidden:
-        layers.append(nn.Dropout(dropout))
-    width = num_features
-    for units in hidden:
-        layers += [_dense(width, units), nn.ReLU(), nn.Dropout(dropout)]
-        width = units
-    layers.append(_dense(width, num_classes))
-    return nn.Sequential(*layers)
-
-
-def _dense(inputs: int, outputs: int) -> nn.Linear:
-    """A layer that starts as Keras's ``Dense`` does (Glorot uniform, zero bias), in which TRI-CNN was written."""
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def _checked_classes(classes: Iterable[str]) -> tuple[str, ...]:
