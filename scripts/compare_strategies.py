@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import pandas as pd
+import yaml
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +59,7 @@ def main() -> None:
                 initial_per_class=None if whole else args.initial_per_class,
                 initial_fraction=1.0 if whole else None,
                 seed=seed,
-                **{name: _number(value) for name, value in args.set},
+                **{name: yaml.safe_load(value) for name, value in args.set},
             )
             runs.append(run)
 
@@ -68,11 +68,6 @@ def main() -> None:
     (args.output_dir / "comparison.md").write_text(per_strategy + "\n")
     console.print(per_strategy)
     console.print(f"one row per run: {args.output_dir / 'comparison.csv'}")
-
-
-def _number(text: str) -> object:
-    value = pd.to_numeric(text, errors="coerce")
-    return text if pd.isna(value) else (int(value) if float(value).is_integer() else float(value))
 
 
 if __name__ == "__main__":
