@@ -123,7 +123,7 @@ def measure(path: Path, *, mpp: float | None, count: int, repeats: int, backend:
         "memory": {
             "triplets": len(all_centres),
             "peak_growth_mib": growth,
-            "cache_limit_mib": 256,
+            "cache_limit_mib": 64,
             "step_mib": round(_STEP * 3 * TILE_PX**2 * 3 / 2**20, 1),
         },
         "versions": {

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 
 from tral_monai.slides.tile_cache import TileCache
@@ -42,3 +44,12 @@ def test_the_same_key_again_replaces_the_tile():
     cache.put("a", tile(2, width=3))
     assert (cache.get("a") == 2).all()
     assert (len(cache), cache.size_bytes) == (1, 18)
+
+
+def test_pickled_cache_is_empty_and_still_shared():
+    cache = TileCache(limit_bytes=100)
+    cache.put("a", tile(1))
+    first, second = pickle.loads(pickle.dumps([cache, cache]))
+    assert first is second
+    assert (len(first), first.size_bytes, first.limit_bytes) == (0, 0, 100)
+    assert len(cache) == 1

@@ -17,6 +17,7 @@ from tral_monai.errors import ConfigError, SlideReadError
 from tral_monai.slides.cucim_backend import cucim_unavailable
 from tral_monai.slides.slide import open_slide
 from tral_monai.slides.tiff_backend import TiffBackend
+from tral_monai.slides.tile_cache import TileCache
 from tral_monai.slides.triplets import TripletReader, triplets_to_tensor_layout
 
 
@@ -149,6 +150,17 @@ def test_scattered_requests_are_served_from_the_cache(decoded, small_slide):
     for centre in np.vstack((centres, centres[::-1])):
         reader.read([centre])
     assert len(decoded) == len(set(decoded))
+
+
+def test_readers_share_a_cache(tmp_path, decoded, small_slide, write_tiff, make_texture):
+    other = write_tiff(tmp_path / "other.tif", [make_texture(700, 600, seed=9)])
+    cache = TileCache(64 << 20)
+    first, second, third = (TripletReader(open_slide(path), cache=cache) for path in (small_slide, other, small_slide))
+    expected = first.read([(300, 300)])
+    assert (second.read([(300, 300)]) != expected).any()
+    decoded.clear()
+    assert (third.read([(300, 300)]) == expected).all()
+    assert decoded == []
 
 
 def test_few_tiles_are_decoded_for_few_triplets(decoded, small_slide):

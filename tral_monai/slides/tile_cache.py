@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from typing import Any
 
 from tral_monai.slides.backend import RGB
 
 
 class TileCache:
-    """A cache of RGB tiles.
+    """A cache of RGB tiles. A pickled cache arrives empty, and is still shared by those that shared it.
 
     Args:
         limit_bytes: The tiles held never have more bytes than this together.
@@ -20,6 +21,9 @@ class TileCache:
         self.limit_bytes = limit_bytes
         self.size_bytes = 0
         self._tiles: OrderedDict[Hashable, RGB] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"limit_bytes": self.limit_bytes, "size_bytes": 0, "_tiles": OrderedDict()}
 
     def __len__(self) -> int:
         return len(self._tiles)

@@ -56,7 +56,8 @@ class TripletReader:
         magnifications: Magnifications of the tiles, in the order of the output.
         tile_px: Side of the tiles in pixels.
         block_px: Side of the blocks in level-0 pixels.
-        cache_bytes: Memory for decoded tiles, in bytes.
+        cache_bytes: Memory for decoded tiles, in bytes; 64 MiB hold what a grid on a slide of any size comes back to.
+        cache: A cache that several readers share (one thread at a time), instead of one of `cache_bytes` for this one.
         num_threads: Threads that decode.
 
     Raises:
@@ -70,7 +71,8 @@ class TripletReader:
         magnifications: Sequence[float] = MAGNIFICATIONS,
         tile_px: int = TILE_PX,
         block_px: int = 4096,
-        cache_bytes: int = 256 << 20,
+        cache_bytes: int = 64 << 20,
+        cache: TileCache | None = None,
         num_threads: int = 1,
     ) -> None:
         if not magnifications:
@@ -87,8 +89,8 @@ class TripletReader:
         self.magnifications = tuple(float(magnification) for magnification in magnifications)
         self.tile_px = tile_px
         self.block_px = block_px
-        self.cache_bytes = cache_bytes
         self.num_threads = num_threads
+        self._cache = TileCache(cache_bytes) if cache is None else cache
         self._asked = tuple(magnification_to_mpp(m) / slide.mpp for m in self.magnifications)
         self._downsamples = tuple(resolve(slide.level_downsamples, asked).downsample for asked in self._asked)
         self._reset()
@@ -98,7 +100,6 @@ class TripletReader:
         self._backend = self.slide.backend
         self._lock = threading.Lock()
         self._sources: tuple[TileSource, ...] = ()
-        self._cache = TileCache(self.cache_bytes)
         self._threads: ThreadPoolExecutor | None = None
 
     def _open(self) -> None:
@@ -186,7 +187,8 @@ class TripletReader:
 
     def _decoded(self, source: TileSource, tiles: list[Tile], keep: list[bool]) -> list[RGB]:
         """Return the tiles, from the cache or decoded; those to keep are then in the cache."""
-        found = [self._cache.get((source.key, tile)) for tile in tiles]
+        key = (self.slide.path, self.slide.backend_name, source.key)
+        found = [self._cache.get((*key, tile)) for tile in tiles]
         missing = [tile for tile, pixels in zip(tiles, found, strict=True) if pixels is None]
         if not missing:
             return [pixels for pixels in found if pixels is not None]
@@ -207,10 +209,10 @@ class TripletReader:
             if pixels is None:
                 pixels = next(fresh)
                 if kept:
-                    self._cache.put((source.key, tile), pixels)
+                    self._cache.put((*key, tile), pixels)
             decoded.append(pixels)
         return decoded
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {"_pid": -1, "_backend": None, "_lock": None, "_sources": (), "_cache": None, "_threads": None}
+        own = {"_pid": -1, "_backend": None, "_lock": None, "_sources": (), "_threads": None}
         return {**self.__dict__, **own}
