@@ -24,13 +24,14 @@ def test_so_many_of_each_class_from_the_train_split(make_engine, index):
 def test_a_fraction_of_all(make_engine, index):
     engine = make_engine(1, start(index, fraction=0.4))
     engine.run()
-    assert len(engine.ledger.labels()) == 4
+    assert len(engine.ledger.labels()) == 5  # 0.4 of 12 is 4.8
 
 
-def test_the_whole_training_set(make_engine, index):
+def test_full_supervision_also_takes_what_only_a_query_could_reach(make_engine, index):
+    # Drawn from split 'train' alone, the arm had fewer labels than a run on the same cohort could spend.
     engine = make_engine(1, start(index, fraction=1.0))
     engine.run()
-    assert engine.ledger.labels()["sample_id"].tolist() == list(range(10))
+    assert engine.ledger.labels()["sample_id"].tolist() == list(range(12))
 
 
 def test_it_is_drawn_once_and_by_the_seed(make_engine, index):

@@ -18,8 +18,9 @@ from tral_monai.rounds.oracles import Oracle
 class InitialLabels:
     """Label a starting set once, before round 1: so many per class, or a fraction of all.
 
-    The starting set is drawn from the pool's rows of one split, so that a run can start from one hospital (``train``)
-    and ask in another (``pool``).
+    With ``per_class``, the starting set is drawn from the pool's rows of one split, so that a run can start from one
+    hospital (``train``) and ask in another (``pool``). A ``fraction`` is one of all rows, whatever their split: the
+    supervised arms train on a part of what an active-learning run could ask for.
 
     Args:
         index: triplet index of the pool with ``id, slide, x_level0, y_level0, class, split``.
@@ -27,7 +28,7 @@ class InitialLabels:
         classes: class names in the network's order.
         per_class: tiles of each class (the paper's 25,000); a class with fewer gives all it has.
         fraction: instead, this fraction of all tiles, drawn at random (the paper's supervised arms).
-        split: the split that the starting set comes from.
+        split: the split that ``per_class`` draws from.
 
     Raises:
         ConfigError: not exactly one of ``per_class`` and ``fraction`` is given, one is out of range, or the split has
@@ -50,7 +51,7 @@ class InitialLabels:
             raise ConfigError(f"per_class must be 1 or more, but is {per_class}")
         if fraction is not None and not 0 < fraction <= 1:
             raise ConfigError(f"fraction must lie in (0, 1], but is {fraction}")
-        self._rows = index[index["split"] == split]
+        self._rows = index if fraction is not None else index[index["split"] == split]
         if self._rows.empty:
             raise ConfigError(f"no tile of the index is in split '{split}', from which the first labels come")
         self._index, self._oracle, self._classes = index, oracle, tuple(classes)
