@@ -9,6 +9,7 @@ from PIL import Image
 
 from tral_monai.errors import SlideOpenError, SlideReadError
 from tral_monai.slides.openslide_backend import OpenSlideBackend
+from tral_monai.slides.slide import open_slide
 
 
 def test_pixels_and_mpp_as_openslide_gives_them(small_slide):
@@ -57,3 +58,15 @@ def test_damaged_tile_is_named_with_its_place(tmp_path, small_slide):
     backend = OpenSlideBackend(path)
     with pytest.raises(SlideReadError, match=r"bad\.tif: region at x 512, y 256 \(level 0\), 256 x 256 px at level 0"):
         backend.read_tile(0, 2, 1)
+
+
+def test_level_whose_factor_is_no_integer_is_at_the_right_place(tmp_path, write_svs, make_texture):
+    # 1401 / 700 = 2.0014: OpenSlide takes positions in whole level-0 pixels and blends in between, half of one at most.
+    pixels = make_texture(1401, 1001)
+    path = write_svs(tmp_path / "a.svs", [pixels, pixels[:1000:2, :1400:2]])
+    size = (700, 500)
+    blended = open_slide(path, "openslide").read((0, 0), size, level=1).astype(int)
+    exact = open_slide(path, "tiff").read((0, 0), size, level=1)
+    difference = np.abs(blended - exact).mean()
+    a_pixel_off = np.abs(blended[:, 1:] - exact[:, :-1]).mean()
+    assert difference < 0.2 * a_pixel_off

@@ -106,7 +106,7 @@ def test_file_cut_anywhere_is_refused_by_name(tmp_path, small_slide):
             open_slide(path)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::RuntimeWarning:tifffile")
 def test_damaged_directory_never_escapes_as_another_error(tmp_path, small_slide):
     whole = small_slide.read_bytes()
     with tifffile.TiffFile(small_slide) as tiff:
