@@ -36,7 +36,6 @@ def main() -> None:
     args = parser.parse_args()
 
     from tral_monai.report.strategy_table import strategy_table
-
     from tral_monai.rounds.bundle_run import run_workflow
 
     console = Console(highlight=False, soft_wrap=True)

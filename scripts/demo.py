@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "pathology_multiscale_tissue_classification" / "configs"
@@ -74,13 +75,15 @@ def main() -> None:
     shutil.copytree(maps, runs[-1] / "maps", dirs_exist_ok=True)
 
     console.print("[bold]4  Report[/]")
-    from tral_monai.report import three_lines, write_report
+    from tral_monai.report.page import write_report
+    from tral_monai.report.run_data import RunData
+    from tral_monai.report.summary import three_lines
 
     report = write_report([runs[-1], *runs[:-1]], args.output_dir / "report.html")
-    console.print(f"   finished in {time.monotonic() - started:.0f} s")
-    for line in three_lines(runs[-1], compare=runs[:-1]):
-        console.print(f"   - {line}")
+    for line in three_lines(RunData.from_folder(runs[-1]), [RunData.from_folder(run) for run in runs[:-1]]):
+        console.print(f"   {escape(line)}")
     console.print(f"   Open [bold]{report}[/] in a browser; the maps are in {maps}")
+    console.print(f"   finished in {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tral_monai.rounds.ledger import Ledger
 
 LEDGER = "tral_monai.rounds.ledger:Ledger."
 
-# Where the process dies. With three rounds, the second call of a record is round 2's, unless the comment says otherwise.
+# Where the process dies. The second call of a record is round 2's, unless the comment says otherwise.
 STAGES = {
     "index not yet written": ("tral_monai.data.run_index:write_index", "before", 1),
     "features half computed": ("tral_monai.data.feature_cache:_save", "before", 2),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from tral_monai.data.triplet_source import TripletSource
+from tral_monai.data.triplet_source import TripletSource, slide_groups
 
 _SAVE_EVERY = 4096  # triplets: on two CPU cores about a minute's work, which is what a killed process may lose
 
@@ -68,10 +68,7 @@ class FeatureCache:
         """Features (n, F) float32 of the samples, in the order of the table; what is missing is computed first."""
         rows = table.reset_index(drop=True)
         fingerprint = self._network.feature_fingerprint()[:16]
-        groups = [
-            (positions.to_numpy(), self._file(fingerprint, str(path), float(mpp)))
-            for (path, mpp), positions in rows.index.to_series().groupby([rows["slide_path"], rows["slide_mpp"]])
-        ]
+        groups = [(positions, self._file(fingerprint, path, mpp)) for path, mpp, positions in slide_groups(rows)]
         centres = rows[["x_level0", "y_level0"]].to_numpy(np.int64)
         stored = [_load(file) for _, file in groups]
         missing = [

@@ -103,7 +103,7 @@ def _class_numbers(table: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArray
     if "class" not in table:
         return np.full(len(table), UNLABELLED, dtype=np.int64)
     numbers = {name: number for number, name in enumerate(classes)}
-    names = table["class"].fillna("").astype(str)
+    names = [str(name) for name in table["class"].fillna("")]
     unknown = sorted(set(names) - set(numbers) - {""})
     if unknown:
         raise UnknownClassError(

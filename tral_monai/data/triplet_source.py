@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pandas as pd
 
 from tral_monai.errors import CohortError
 from tral_monai.slides import TripletReader, open_slide, triplets_to_tensor_layout
+from tral_monai.slides.tile_cache import TileCache
 
 NEEDED_COLUMNS = ("slide_path", "slide_mpp", "x_level0", "y_level0")
 
@@ -38,14 +40,37 @@ def sample_table(data: str | Path | pd.DataFrame | Sequence[Mapping[str, Any]]) 
     return table
 
 
+def slide_groups(table: pd.DataFrame) -> list[tuple[str, float, npt.NDArray[np.intp]]]:
+    """Which rows of a table lie on which slide: (path, mpp, positions), slides in the order of their first row."""
+    rows: dict[tuple[str, float], list[int]] = {}
+    for position, (path, mpp) in enumerate(zip(table["slide_path"].tolist(), table["slide_mpp"].tolist(), strict=True)):
+        rows.setdefault((str(path), float(mpp)), []).append(position)
+    return [(path, mpp, np.asarray(positions, dtype=np.intp)) for (path, mpp), positions in rows.items()]
+
+
+OPEN_SLIDES = 64
+"""Slides kept open at a time: a cohort may have more of them than a process may open files."""
+
+CACHE_BYTES = 256 << 20
+"""Decoded JPEG tiles kept for all open slides together."""
+
+
 class TripletSource:
-    """Reads triplets of many slides; keeps one reader open for each slide, in each process for itself."""
+    """Reads triplets of many slides.
+
+    The readers of the slides used last stay open, in each process for itself, and share one cache of decoded tiles, so
+    that memory does not grow with the number of slides.
+    """
 
     def __init__(self) -> None:
-        self._readers: dict[tuple[str, float], TripletReader] = {}
+        self._readers: OrderedDict[tuple[str, float], TripletReader] = OrderedDict()
+        self._cache = TileCache(CACHE_BYTES)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_readers": {}}
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
 
     def read(self, table: pd.DataFrame) -> npt.NDArray[np.uint8]:
         """Triplets (n, 9, 128, 128) uint8 in the order of the table.
@@ -63,13 +88,17 @@ class TripletSource:
     ) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]]:
         """Blocks of at most ``max_triplets`` as (positions in the table, triplets (k, 9, 128, 128) uint8)."""
         rows = table.reset_index(drop=True)
-        for (path, mpp), group in rows.groupby(["slide_path", "slide_mpp"], sort=False):
-            positions = group.index.to_numpy()
+        for path, mpp, positions in slide_groups(rows):
+            group = rows.iloc[positions]
             centres = group[["x_level0", "y_level0"]].to_numpy(np.int64)
-            for block, triplets in self._reader(str(path), float(mpp)).iter_blocks(centres, max_triplets=max_triplets):
+            for block, triplets in self._reader(path, mpp).iter_blocks(centres, max_triplets=max_triplets):
                 yield positions[block], triplets_to_tensor_layout(triplets)
 
     def _reader(self, path: str, mpp: float) -> TripletReader:
         if (path, mpp) not in self._readers:
-            self._readers[path, mpp] = TripletReader(open_slide(path, mpp=mpp))
+            self._readers[path, mpp] = TripletReader(open_slide(path, mpp=mpp), cache=self._cache)
+            if len(self._readers) > OPEN_SLIDES:
+                _, oldest = self._readers.popitem(last=False)
+                oldest.slide.close()
+        self._readers.move_to_end((path, mpp))
         return self._readers[path, mpp]

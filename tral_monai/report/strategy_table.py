@@ -27,7 +27,7 @@ def strategy_table(runs: Sequence[str | Path], *, split: str = "test") -> tuple[
         ConfigError: a folder has no summary, another name, or no rows of the split.
     """
     table = pd.DataFrame([_row(Path(run), split) for run in runs])
-    scores = [name for name in table if name.endswith("_f1") or name in ("f1_micro", "f1_macro", "area")]
+    scores = [str(name) for name in table if name not in ("strategy", "seed", "labels")]
     order = table.groupby("strategy")["f1_macro"].mean().sort_values(ascending=False).index
     lines = [
         "| strategy | seeds | labels | " + " | ".join(name.replace("_f1", "") for name in scores) + " |",
@@ -36,7 +36,7 @@ def strategy_table(runs: Sequence[str | Path], *, split: str = "test") -> tuple[
     for strategy in order:
         rows = table[table["strategy"] == strategy]
         cells = [f"{100 * rows[name].mean():.1f} ± {100 * rows[name].std(ddof=1):.1f}" for name in scores]
-        cells = ["–" if "nan" in cell.split(" ±")[0] else cell.replace(" ± nan", "") for cell in cells]
+        cells = ["-" if "nan" in cell.split(" ±")[0] else cell.replace(" ± nan", "") for cell in cells]
         lines.append(f"| `{strategy}` | {len(rows)} | {rows['labels'].mean():.0f} | " + " | ".join(cells) + " |")
     return table, "\n".join(lines)
 
@@ -53,5 +53,6 @@ def _row(run: Path, split: str) -> dict[str, object]:
         raise ConfigError(f"{run.name} was not evaluated on split '{split}'")
     last = rows.iloc[-1]
     area = area_under_learning_curve(rows["labels"], rows["f1_macro"]) if len(rows) > 1 else float("nan")
-    scores = {column: float(last[column]) for column in rows if column.endswith("_f1") or column.startswith("f1_")}
+    columns = [str(name) for name in rows if str(name).endswith("_f1") or str(name).startswith("f1_")]
+    scores = {name: float(last[name]) for name in columns}
     return {"strategy": name, "seed": int(seed), "labels": int(last["labels"]), **scores, "area": area}

@@ -135,5 +135,6 @@ def _validation_counts(ledger: Ledger, round_: int, classes: Sequence[str]) -> d
     return {"false_negatives": counts.sum(axis=1) - counts.diagonal(), "positives": counts.sum(axis=1)}
 
 
-def _counts(names: pd.Series, classes: Sequence[str]) -> npt.NDArray[np.float64]:
-    return names.value_counts().reindex(list(classes), fill_value=0).to_numpy(np.float64)
+def _counts(names: pd.Series[str], classes: Sequence[str]) -> npt.NDArray[np.float64]:
+    counts = names.value_counts()
+    return np.array([counts.get(name, 0) for name in classes], dtype=np.float64)

@@ -71,4 +71,4 @@ def metric_history(engine: RoundEngine, metric: str, split: str) -> list[float]:
     if engine.round not in set(rows["round"]):
         names = sorted(set(table.loc[table["split"] == split, "name"]))
         raise ConfigError(f"no metric '{metric}' on split '{split}' in round {engine.round}; there are {names}")
-    return rows.sort_values("round")["value"].astype(float).tolist()
+    return [float(value) for value in rows.sort_values("round")["value"]]

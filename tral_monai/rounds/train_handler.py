@@ -87,7 +87,7 @@ class TrainHandler:
         engine.model_path = path
 
     def _train(self, engine: RoundEngine) -> tuple[int, float | None]:
-        from monai.bundle import ConfigWorkflow
+        from monai.bundle.workflows import ConfigWorkflow
 
         folder = engine.round_dir
         shutil.rmtree(folder, ignore_errors=True)  # what a killed training left
@@ -126,7 +126,7 @@ class TrainHandler:
         return self._initial_checkpoint
 
     def _check_overrides(self) -> None:
-        from monai.bundle import ConfigParser
+        from monai.bundle.config_parser import ConfigParser
 
         known = set(ConfigParser.load_config_files(self._config_file))
         for name in self._overrides:
