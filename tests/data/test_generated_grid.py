@@ -46,11 +46,11 @@ def test_value_of_a_pixel_does_not_depend_on_the_block():
     assert np.allclose(part, whole[53:93, 116:166], atol=1e-6)
 
 
-def test_distances_far_from_the_outline_are_cut_to_four_cells():
+def test_distances_far_from_the_outline_are_cut_to_eight_cells():
     mask = np.zeros((40, 40), bool)
     mask[:, :20] = True
     fields = FieldStack({"piece_cells": signed_distance(mask)})
-    assert (fields.on_block(Frame(0, 0, 64, 64))["piece_cells"] == 4).all()
-    assert (fields.on_block(Frame(560, 0, 64, 64))["piece_cells"] == -4).all()
+    assert (fields.on_block(Frame(0, 0, 64, 64))["piece_cells"] == 8).all()
+    assert (fields.on_block(Frame(560, 0, 64, 64))["piece_cells"] == -8).all()
     near = fields.on_block(Frame(288, 100, 64, 8))["piece_cells"]
     assert np.allclose(near[0, 32], -0.5 / CELL_PX, atol=0.02)  # pixel 320 is half a pixel outside of the outline

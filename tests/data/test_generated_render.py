@@ -42,8 +42,8 @@ def _cells(plan: Plan, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def test_blocks_join_without_a_seam(noiseless: SlideRenderer, image: np.ndarray):
-    moved = noiseless.block(300, 500, 512, 300)
-    difference = np.abs(moved.astype(int) - image[500:800, 300:812])
+    # Small blocks too: most of them are far from some outline and take the short way there.
+    difference = np.abs(_whole(noiseless, block_px=160).astype(int) - image)
     assert difference.max() <= 1  # one grey level of rounding
     assert (difference > 0).mean() < 0.01
 

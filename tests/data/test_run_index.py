@@ -21,12 +21,11 @@ def box(x0, y0, x1, y1, class_name, name=None, color=None):
 
 @pytest.fixture
 def cohort(tmp_path: Path) -> Path:
-    """Slides of 8 x 6 tiles, all tissue. a: train. b: val and test, whose outlines share a tile. c: test, no outlines."""
-    for name in "abc":
+    """Two slides of 8 x 6 tiles, all tissue. a: train. b: val and test, whose outlines share a tile."""
+    for name in "ab":
         Image.fromarray(np.full((768, 1024, 3), (200, 120, 170), np.uint8)).save(tmp_path / f"{name}.png")
     write_geojson(tmp_path / "a.geojson", [box(0, 0, 2, 1, "Stroma", color=(1, 2, 3)), box(4, 4, 5, 5, "Muscle")])
     write_geojson(tmp_path / "b.geojson", [box(0, 0, 2, 1, "Muscle", "val"), box(1, 0, 3, 1, "Stroma", "test")])
-    write_geojson(tmp_path / "c.geojson", [])
     rows = [
         ("a.png", "a.geojson", "P1", "train", 0.25, ""),
         ("b.png", "b.geojson", "P2", "val", 0.25, "val"),

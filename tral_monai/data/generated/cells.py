@@ -102,13 +102,14 @@ def place_cells(generator: np.random.Generator, plan: Plan, *, size_factor: floa
         "lymphoid": (8.0, stroma * (0.015 + 0.14 * inflamed) * survives, plan.fibre_angle, 3.0),
         "spindle": (
             13.5,
-            (stroma * (0.42 - 0.22 * density) * (1 - inflamed) + 0.4 * wall + 0.12 * long + 0.4 * septum) * survives,
+            (stroma * (0.42 - 0.26 * density) * (1 - inflamed) + 0.4 * wall + 0.16 * long + 0.4 * septum) * survives,
             along,
             0.22,
         ),
-        "cigar": (14.5, (0.48 * long + 0.34 * stroma * density * (1 - inflamed)) * survives, along, 0.10),
+        "cigar": (14.5, (0.46 * long + 0.42 * stroma * density * (1 - inflamed)) * survives, along, 0.10),
         "fibre_across": (6.4, 0.93 * (muscle - long) * survives, plan.fascicle_angle, 3.0),
         "crushed": (13.0, 0.62 * (smeared & (tissue != Tissue.GLASS)), plan.fibre_angle, 0.35),
+        "vacuole": (38.0, 0.75 * (burnt & (tissue != Tissue.GLASS)) + 0.05 * stroma * ~burnt, plan.fibre_angle, 3.0),
         "red_cell": (5.9, 0.96 * blood * (1 - 0.97 * (plan.fields["lysed"] > 0)) * survives, plan.fibre_angle, 3.0),
     }
     stamps = {}
@@ -117,8 +118,8 @@ def place_cells(generator: np.random.Generator, plan: Plan, *, size_factor: floa
     # Nuclei of cross-cut fibres, and inflammation: its cells look like urothelium, only their arrangement differs.
     central = _scatter(generator, plan, "lymphoid", 24.0, 0.3 * (muscle - long) * survives, plan.fibre_angle, 3.0)
     stamps["lymphoid"] = stamps["lymphoid"].joined(central)
-    crowd = 0.9 * stroma * np.clip((inflamed - 0.4) * 2.5, 0, 1) * survives
-    crowded = _scatter(generator, plan, "urothelial", 9.0 * size_factor, crowd, plan.fibre_angle, 3.0, jitter=0.36)
+    crowd = 0.82 * stroma * np.clip((inflamed - 0.4) * 2.5, 0, 1) * survives
+    crowded = _scatter(generator, plan, "urothelial", 9.0 * size_factor, crowd, plan.fibre_angle, 3.0, jitter=0.46)
     stamps["urothelial"] = stamps["urothelial"].joined(crowded)
     return stamps
 

@@ -23,7 +23,7 @@ from tral_monai.data.generated.textures import texture_bank
 from tral_monai.data.generated.writer import write_pyramid
 from tral_monai.errors import ConfigError
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2  # raise it whenever the pixels or outlines change: finished cohorts are then made again
 MIN_SIZE_PX = 1536
 _TRIES = 40
 

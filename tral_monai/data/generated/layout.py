@@ -192,7 +192,7 @@ class _Draft:
         distance, nearest = cKDTree(seeds).query(warped.reshape(-1, 2), k=2)
         gap_um = (distance[:, 1] - distance[:, 0]).reshape(self.shape)
         bundle = nearest[:, 0].reshape(self.shape)
-        across = (self.generator.random(len(seeds)) < 0.30)[bundle]
+        across = (self.generator.random(len(seeds)) < 0.20)[bundle]
         lean = self.generator.normal(0, 0.5, len(seeds))[bundle]
         angle = (self.depth_angle + np.pi / 2 + lean).astype(np.float32)
         septa = self.noise(62) > 0.95
@@ -201,7 +201,7 @@ class _Draft:
         # The thin septa count as muscle, as a pathologist would draw it, but are drawn as connective tissue.
         muscle = stroma & deep & ~septa
         tissue[muscle] = Tissue.MUSCLE
-        self.bundles = muscle & (gap_um > 12 * self.scale)
+        self.bundles = muscle & (gap_um > 17 * self.scale)
         return angle, across
 
     def _vessels(self, tissue: NDArray[np.int8]) -> FloatArray:
@@ -277,11 +277,13 @@ class _Draft:
 
         middle = (self.mucosa_end + self.muscle_start) / 2
         density = 1 / (1 + np.exp(-((self.depth - middle) / 0.07 + 1.1 * self.noise(55))))
-        inflamed = 1 / (1 + np.exp(-8 * (self.noise(46) - 0.65))) * (self.depth < self.muscle_start)
+        septa = (tissue == Tissue.MUSCLE) & ~self.bundles
+        density = density * (1 - 0.75 * gaussian_filter(septa.astype(np.float32), 0.8))
+        inflamed = 1 / (1 + np.exp(-8 * (self.noise(46) - 0.55))) * (self.depth < self.muscle_start)
         # Scar-like collagen: close up it looks burnt, but it lies inside of the piece, not at its edge.
         hyaline = (tissue == Tissue.STROMA) & (self.noise(46) > 0.95) & (self.piece_um > 130 * self.scale)
         fibre_u = 34 * self.scale * self.noise(80) / TEXEL_UM
-        fibre_v = (40 * self.scale * self.noise(72) + 13 * self.noise(26)) / TEXEL_UM
+        fibre_v = (40 * self.scale * self.noise(72) + 20 * self.noise(42)) / TEXEL_UM
         cells_per_texel = TEXEL_UM / self.cell_um
         slope_y, slope_x = np.gradient(fibre_v * cells_per_texel)
         slope_x = slope_x + np.cos(self.depth_angle)

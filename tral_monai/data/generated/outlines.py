@@ -106,6 +106,14 @@ def _subjects(plan: Plan, class_name: str, tiles: float) -> list[_Subject]:
         ]
     if class_name == "Blood":
         return [_Subject("blood", mask, 4.0, (60, 90), tiles)]
+    if class_name == "Stroma":
+        inflamed, scar = plan.fields["inflamed"] > 0.7, plan.fields["hyaline_cells"] > 0
+        parts = (
+            ("stroma", mask & ~inflamed & ~scar, 0.58),
+            ("inflamed", mask & inflamed, 0.27),
+            ("scar", mask & scar, 0.15),
+        )
+        return [_Subject(name, part, 8.0, (70, 125), tiles * share) for name, part, share in parts]
     return [_Subject(class_name.lower(), mask, 8.0, (70, 125), tiles)]
 
 

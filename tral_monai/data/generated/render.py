@@ -42,7 +42,7 @@ class Patient:
     @classmethod
     def draw(cls, generator: np.random.Generator) -> Patient:
         """A random patient."""
-        stain = np.exp(generator.normal(0, 0.10, 2))
+        stain = np.exp(generator.normal(0, 0.07, 2))
         return cls(float(stain[0]), float(stain[1]), float(generator.uniform(0.88, 1.08)))
 
 
@@ -124,7 +124,10 @@ class SlideRenderer:
         hematoxylin, eosin, pigment, char = self._concentrations(fields, frame)
         fold = _inside(fields["fold_cells"], 6)
         factor = _inside(fields["tissue_cells"], 7) * (1 + 0.75 * fold)
-        factor *= 1 + np.float32(0.05) * fields["tone"]
+        factor *= 1 + np.float32(0.04) * fields["tone"]
+        holes = np.zeros_like(factor)
+        self._stamp("vacuole", holes, 0, frame)
+        factor *= 1 - np.minimum(1.7 * holes, 1)
         amounts = (
             hematoxylin * np.float32(self.hospital.hematoxylin_strength * self.patient.hematoxylin),
             eosin * np.float32(self.hospital.eosin_strength * self.patient.eosin),
@@ -176,10 +179,10 @@ class SlideRenderer:
         wall = np.clip((fields["blood_cells"] * np.float32(self.plan.cell_um) + 18) / 6, 0, 1)
         dense = np.maximum(dense, 0.8 * wall)
         loose_fibres = look_up(self.textures["loose"], u, v)
-        dense_fibres = look_up(self.textures["dense"], u, v)
+        dense_fibres = look_up(self.textures["muscle"], u, v)
         loose_eosin = 0.03 + 0.42 * np.clip((loose_fibres - 0.38) * 2.2, 0, 1)
         eosin = loose_eosin + dense * (0.21 + 0.28 * dense_fibres - loose_eosin)
-        tint = 0.07 * np.clip(fields["hue"], 0, 2)
+        tint = 0.06 * np.clip(fields["hue"], 0, 2)
         hematoxylin = 0.05 + 0.05 * grain + tint
         crowd = 0.94 * np.clip((fields["inflamed"] - 0.4) * 2.5, 0, 1)
         eosin += crowd * (0.13 + 0.10 * grain - eosin)
@@ -212,7 +215,7 @@ class SlideRenderer:
             eosin += cautery * (0.20 + 0.32 * smear - eosin)
             hematoxylin += cautery * (0.08 + 0.16 * (1 - smear) - hematoxylin)
             pigment *= 1 - cautery
-            char += burnt * 0.5 * np.exp(-np.maximum(fields["piece_um"], 0) / 14)
+            char += burnt * 0.5 * np.exp(-np.maximum(fields["piece_um"], 0) / 18)
         nuclei = np.zeros_like(eosin)
         for name in ("urothelial", "lymphoid", "spindle", "cigar", "crushed"):
             self._stamp(name, nuclei, 0, frame)

@@ -77,12 +77,11 @@ def texture_bank(seed: int) -> dict[str, FloatArray]:
         seed: Seed of the cohort; hospitals and patients share the textures.
 
     Returns:
-        ``loose`` (wavy collagen strands), ``dense`` (packed, crimped collagen), ``muscle`` (straight fine fibrils),
+        ``loose`` (wavy collagen strands), ``muscle`` (straight fine fibrils, and packed collagen),
         ``smear`` (burnt, streaky) and ``grain`` (isotropic plasma and cytoplasm).
     """
     settings = {  # along_px, across_px, coarse, crimp_px, crimp_length_px
         "loose": (30, 2.0, 0.50, 7.0, 26),
-        "dense": (36, 1.4, 0.45, 2.0, 40),
         "muscle": (42, 1.4, 0.45, 1.2, 60),
         "smear": (34, 2.6, 0.60, 6.0, 40),
         "grain": (2.0, 2.0, 0.35, 0.0, 1),
