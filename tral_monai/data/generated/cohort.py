@@ -25,7 +25,7 @@ from tral_monai.errors import ConfigError
 
 GENERATOR_VERSION = 2  # raise it whenever the pixels or outlines change: finished cohorts are then made again
 MIN_SIZE_PX = 1536
-_TRIES = 40
+_TRIES = 80
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def plan_with_all_classes(
         The plan and its annotations.
 
     Raises:
-        ConfigError: No plan in 40 has all classes.
+        ConfigError: No plan in 80 has all classes.
     """
     for _ in range(_TRIES):
         drawing, outlining = generator.spawn(2)
