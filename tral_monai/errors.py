@@ -64,6 +64,10 @@ class ConfigError(TralError):
     """A setting is unknown, missing or out of range."""
 
 
+class OutputError(TralError, OSError):
+    """A file cannot be written: a full disk, a folder that is missing or not writable; the message names the file."""
+
+
 class MissingExtraError(TralError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tral_monai.annotations.geojson import parse_geojson, read_geojson, to_feature, write_geojson
 from tral_monai.annotations.model import Annotation, ShapeProblem
-from tral_monai.errors import AnnotationError
+from tral_monai.errors import AnnotationError, OutputError
 
 SQUARE = [[0.0, 0.0], [10.0, 0.0], [10.0, 10.0], [0.0, 10.0], [0.0, 0.0]]
 HOLE = [[2.0, 2.0], [2.0, 4.0], [4.0, 4.0], [4.0, 2.0], [2.0, 2.0]]
@@ -253,5 +253,5 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_writing_into_no_folder_is_named(tmp_path):
-    with pytest.raises(AnnotationError, match=r"cannot write .*nowhere"):
+    with pytest.raises(OutputError, match=r"cannot write a\.geojson: .*nowhere"):
         write_geojson(tmp_path / "nowhere" / "a.geojson", [])

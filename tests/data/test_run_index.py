@@ -65,6 +65,26 @@ def test_it_is_built_once_and_again_for_another_input(cohort, tmp_path):
     assert changed.sha256 != first.sha256
 
 
+def test_a_run_killed_between_index_and_note_builds_the_index_again(cohort, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    RunIndex(cohort, run, allow_patient_overlap=True)
+    replaced = Path.replace
+
+    def killed(self, target):
+        if Path(target).name == "index.json":
+            raise KeyboardInterrupt
+        return replaced(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        RunIndex(cohort, run, allow_patient_overlap=True, coverage=0.9)
+    monkeypatch.undo()
+    assert not (run / "index.json").exists()  # the first settings' note would vouch for the second ones' index
+    written = (run / "index.parquet").stat().st_mtime_ns
+    RunIndex(cohort, run, allow_patient_overlap=True)
+    assert (run / "index.parquet").stat().st_mtime_ns != written
+
+
 def test_one_split_leaves_out_its_rivals_tiles_as_a_whole_index_does(cohort, tmp_path):
     whole = RunIndex(cohort, tmp_path / "whole", allow_patient_overlap=True)
     test = RunIndex(cohort, tmp_path / "test", allow_patient_overlap=True, splits=["test"])

@@ -16,7 +16,7 @@ from monai.handlers import CheckpointLoader, StatsHandler
 from torch.utils.data import DataLoader
 
 from tests.inference.colour_slides import PATTERN, ColourNet, slide_pixels, write_slide
-from tral_monai.errors import CheckpointError, ConfigError, SlideError, TralError
+from tral_monai.errors import CheckpointError, ConfigError, OutputError, SlideError
 from tral_monai.inference.areas import AreasWriter
 from tral_monai.inference.class_map_png import ClassMapWriter, read_class_map
 from tral_monai.inference.geojson_writer import GeoJSONWriter
@@ -242,7 +242,7 @@ def test_a_full_disk_ends_the_run(slides: Path, tmp_path: Path, monkeypatch: pyt
 
     run = evaluator(slides, tmp_path / "maps")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(TralError, match=r"cannot write a_classes\.png: No space left"):
+    with pytest.raises(OutputError, match=r"cannot write a_classes\.png: No space left"):
         run.run()
     assert list((tmp_path / "maps").iterdir()) == []
 

@@ -22,7 +22,7 @@ def test_which_round_is_published(make_engine, tmp_path, which, scores, publishe
     engine.run()
     assert (tmp_path / "model.pt").read_bytes() == b"model of round %d" % published
     assert engine.ledger.info()["published_round"] == published
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob(".part-*"))
 
 
 def test_unknown_rule():

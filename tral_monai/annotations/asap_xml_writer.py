@@ -31,7 +31,8 @@ def write_asap_xml(path: str | os.PathLike[str], annotations: Iterable[Annotatio
         annotations: what to write, in this order.
 
     Raises:
-        AnnotationError: a geometry or class name that ASAP XML cannot hold, or the file cannot be written.
+        AnnotationError: a geometry or class name that ASAP XML cannot hold.
+        OutputError: the file cannot be written.
     """
     groups: dict[str, tuple[str, str]] = {}  # name -> (parent, colour)
     with write_text(path) as stream:

@@ -70,7 +70,8 @@ def write_geojson(path: str | os.PathLike[str], annotations: Iterable[Annotation
         annotations: what to write, in this order.
 
     Raises:
-        AnnotationError: an annotation holds what JSON cannot express, or the file cannot be written.
+        AnnotationError: an annotation holds what JSON cannot express.
+        OutputError: the file cannot be written.
     """
     with write_text(path) as stream:
         stream.write('{"type":"FeatureCollection","features":[')

@@ -7,12 +7,12 @@ import contextlib
 import gzip
 import io
 import os
-import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
+from tral_monai.atomic_file import atomic_path
 from tral_monai.errors import AnnotationError
 
 
@@ -44,21 +44,11 @@ def write_text(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     """A text stream that becomes the file ``path`` when the block ends without an error; ``.gz`` is packed.
 
     Raises:
-        AnnotationError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".part-{uuid.uuid4().hex}{path.suffix}")
-    try:
-        with contextlib.ExitStack() as stack:
-            binary: BinaryIO = stack.enter_context(temporary.open("xb"))
-            if path.suffix == ".gz":  # no time stamp inside: the same annotations give the same bytes
-                packed = stack.enter_context(gzip.GzipFile(fileobj=binary, mode="wb", filename="", mtime=0))
-                binary = cast(BinaryIO, packed)
-            yield stack.enter_context(io.TextIOWrapper(binary, encoding="utf-8", newline="\n"))
-        temporary.replace(path)
-    except OSError as error:
-        raise AnnotationError(
-            f"cannot write {path}: {error.strerror or error}; check the folder and its space"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as temporary, contextlib.ExitStack() as stack:
+        binary: BinaryIO = stack.enter_context(temporary.open("wb"))
+        if temporary.suffix == ".gz":  # no time stamp inside: the same annotations give the same bytes
+            packed = stack.enter_context(gzip.GzipFile(fileobj=binary, mode="wb", filename="", mtime=0))
+            binary = cast(BinaryIO, packed)
+        yield stack.enter_context(io.TextIOWrapper(binary, encoding="utf-8", newline="\n"))

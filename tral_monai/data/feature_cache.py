@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from tral_monai.atomic_file import atomic_path
 from tral_monai.data.triplet_source import TripletSource, slide_groups
+from tral_monai.slides.fingerprint import slide_fingerprint
 
 _SAVE_EVERY = 4096  # triplets: on two CPU cores about a minute's work, which is what a killed process may lose
 
@@ -38,9 +38,8 @@ class FeatureNetwork(Protocol):
 class FeatureCache:
     """Features of triplets under ``folder``, one file for each slide and network.
 
-    A file is keyed by the network's fingerprint and by the slide's content (its size and a hash of its ends), not by
-    its path, and is replaced as a whole, so a killed process leaves no half-written file. New triplets of a slide are
-    added to those that are there.
+    A file is keyed by the network's fingerprint and by the slide's content, not by its path, and is replaced as a
+    whole, so a killed process leaves no half-written file. New triplets of a slide are added to those that are there.
 
     Args:
         folder: where the files are kept; made where it does not exist.
@@ -109,19 +108,14 @@ class FeatureCache:
             network.train(training)
 
     def _file(self, fingerprint: str, path: str, mpp: float) -> Path:
-        return self.folder / fingerprint / f"{slide_content_hash(path)[:16]}-{mpp:.4f}.npz"
+        stat = Path(path).stat()
+        return self.folder / fingerprint / f"{_content(path, stat.st_size, stat.st_mtime_ns)[:16]}-{mpp:.4f}.npz"
 
 
-def slide_content_hash(path: str | Path) -> str:
-    """SHA-256 over a slide's size and its first and last mebibyte: tells slides apart without reading gigabytes."""
-    path, digest, ends = Path(path), hashlib.sha256(), 1 << 20
-    size = path.stat().st_size
-    digest.update(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(ends))
-        file.seek(max(size - ends, 0))
-        digest.update(file.read(ends))
-    return digest.hexdigest()
+@functools.lru_cache(maxsize=4096)
+def _content(path: str, size: int, mtime_ns: int) -> str:
+    """The slide's fingerprint, found once in a process: every round asks for it several times."""
+    return slide_fingerprint(path)
 
 
 def _load(file: Path) -> dict[tuple[int, int], npt.NDArray[np.float32]]:
@@ -133,11 +127,5 @@ def _load(file: Path) -> dict[tuple[int, int], npt.NDArray[np.float32]]:
 
 def _save(file: Path, known: dict[tuple[int, int], npt.NDArray[np.float32]]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            np.savez(stream, xy_level0=np.array(list(known), dtype=np.int64), features=np.stack(list(known.values())))
-        Path(temporary).replace(file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_path(file) as path:
+        np.savez(path, xy_level0=np.array(list(known), dtype=np.int64), features=np.stack(list(known.values())))

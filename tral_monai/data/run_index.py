@@ -14,12 +14,14 @@ from typing import Any
 import pandas as pd
 
 from tral_monai.annotations.class_map import ClassMap
+from tral_monai.atomic_file import atomic_path
 from tral_monai.data.class_names import identity_class_map
 from tral_monai.data.cohort import SPLITS, Cohort, read_cohort
-from tral_monai.data.feature_cache import slide_content_hash
 from tral_monai.data.triplet_index import build_triplet_index, read_index, write_index
 from tral_monai.errors import CohortError
+from tral_monai.file_hash import file_sha256
 from tral_monai.progress import progress_bar
+from tral_monai.slides.fingerprint import slide_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +86,10 @@ class RunIndex:
                 self._cohort, self._rules, progress=progress_bar("slides"), **self._settings
             )
             path.parent.mkdir(parents=True, exist_ok=True)
+            note.unlink(missing_ok=True)  # while the index is being replaced, no note may speak for it
             write_index(self.table, path)
-            note.write_text(json.dumps(made_from, indent=1))
+            with atomic_path(note) as temporary:
+                temporary.write_text(json.dumps(made_from, indent=1))
         empty = [name for name in splits if self.split(name).empty] if splits is not None else []
         if empty or (splits is None and self.pool.empty):
             raise CohortError(
@@ -127,9 +131,9 @@ class RunIndex:
         rows = [
             {
                 "slide": row.slide.name,
-                "content": slide_content_hash(row.slide) if row.slide.is_file() else None,
+                "content": slide_fingerprint(row.slide) if row.slide.is_file() else None,
                 "path": str(row.slide),
-                "annotations": slide_content_hash(row.annotations) if row.annotations else None,
+                "annotations": file_sha256(row.annotations) if row.annotations else None,
                 "row": [row.patient, row.split, row.mpp, row.part],
             }
             for row in self._cohort.rows

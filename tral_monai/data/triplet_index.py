@@ -22,7 +22,6 @@ import hashlib
 import json
 import logging
 import os
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +31,7 @@ import pandas as pd
 from tral_monai.annotations.class_map import ClassMap
 from tral_monai.annotations.tile_grid import TileGrid
 from tral_monai.annotations.tile_labels import label_tiles
+from tral_monai.atomic_file import atomic_path
 from tral_monai.data.cohort import Cohort
 from tral_monai.data.index_report import IndexReport
 from tral_monai.data.slide_tiles import SlideTiles
@@ -135,27 +135,21 @@ def write_index(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
         path: the file.
 
     Raises:
-        CohortError: a column is missing, or the file cannot be written.
+        CohortError: a column is missing.
+        OutputError: the file cannot be written.
     """
     import pyarrow
     import pyarrow.parquet
 
     _check_columns(table, "the table")
-    path = Path(path)
     plain = table[list(COLUMNS)].astype(COLUMNS)
     plain.attrs = {}
     content = pyarrow.Table.from_pandas(plain, preserve_index=False)
     content = content.replace_schema_metadata(
         {**(content.schema.metadata or {}), b"tral_monai": json.dumps(table.attrs)}
     )
-    temporary = path.with_name(f".part-{uuid.uuid4().hex}.parquet")
-    try:
+    with atomic_path(path) as temporary:
         pyarrow.parquet.write_table(content, temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise CohortError(f"cannot write {path}: {error}; check the folder and its space") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_index(path: str | os.PathLike[str]) -> pd.DataFrame:

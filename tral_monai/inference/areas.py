@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ignite.engine import Events
 
+from tral_monai.atomic_file import atomic_path
 from tral_monai.errors import ConfigError
-from tral_monai.inference.atomic_file import atomic_path
 from tral_monai.inference.slide_writer import SlideResult
 
 if TYPE_CHECKING:

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tral_monai.atomic_file import atomic_path
 from tral_monai.errors import ConfigError
-from tral_monai.inference.atomic_file import atomic_path
+from tral_monai.file_hash import file_sha256
 from tral_monai.inference.slide_writer import SlideEvents, SlideResult
 from tral_monai.provenance import provenance
 
@@ -108,7 +108,7 @@ class ProvenanceWriter:
         if self._software is None:
             self._software = provenance()
             if self.checkpoint is not None:
-                self._checkpoint = {"name": self.checkpoint.name, "sha256": _sha256(self.checkpoint)}
+                self._checkpoint = {"name": self.checkpoint.name, "sha256": file_sha256(self.checkpoint)}
         return {
             "slide": {
                 "name": slide.name,
@@ -134,11 +134,3 @@ class ProvenanceWriter:
             "finished_utc": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "run_key": result.record["run_key"],
         }
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -13,13 +13,14 @@ from monai.engines.evaluator import Evaluator
 from monai.engines.utils import IterationEvents
 
 from tral_monai import __version__
+from tral_monai.atomic_file import prepare_folder, remove_half_written
 from tral_monai.errors import ConfigError, MissingMppError, SlideError, TralError
-from tral_monai.inference.atomic_file import prepare_folder, remove_half_written
-from tral_monai.inference.fingerprints import run_key, slide_fingerprint, weights_sha256
+from tral_monai.inference.fingerprints import run_key, weights_sha256
 from tral_monai.inference.provenance import RECORD_SUFFIX, read_record
 from tral_monai.inference.slide_list import output_stem
 from tral_monai.inference.slide_writer import SlideEvents, SlideResult
 from tral_monai.slides.choose_backend import BackendName
+from tral_monai.slides.fingerprint import slide_fingerprint
 from tral_monai.slides.slide import Slide, open_slide
 
 FailOn = Literal["all", "any", "never"]

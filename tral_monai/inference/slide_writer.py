@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ignite.engine import EventEnum
 
-from tral_monai.inference.atomic_file import atomic_path
+from tral_monai.atomic_file import atomic_path
 
 if TYPE_CHECKING:
     from tral_monai.inference.slide_evaluator import SlideEvaluator

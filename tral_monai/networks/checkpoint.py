@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tral_monai.atomic_file import atomic_path
 from tral_monai.errors import CheckpointError
 from tral_monai.networks.contract import check_contract
 from tral_monai.networks.tri_cnn import TriCNN
@@ -28,20 +28,18 @@ def save_checkpoint(path: str | os.PathLike[str], network: TriCNN) -> Path:
 
     Raises:
         CheckpointError: Another suffix.
+        OutputError: The file cannot be written, such as on a full disk.
     """
     target = Path(path)
     if target.suffix not in (".pt", ".pth"):
         raise CheckpointError(f"a checkpoint must be a .pt or .pth file, but is {target.name!r}")
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with atomic_path(target) as temporary, temporary.open("wb") as file:
+        try:
             torch.save({"model": network.state_dict(), "contract": network.contract.state_dict()}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch says "unexpected pos" where the disk is full
+                raise error.__context__ from None
+            raise
     return target
 
 

@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tral_monai.atomic_file import atomic_path
 from tral_monai.errors import ConfigError
-from tral_monai.inference.atomic_file import atomic_path
+from tral_monai.file_hash import file_sha256
 from tral_monai.metrics.classification import ClassScores, class_scores
 from tral_monai.metrics.ignite_metric import ConfusionF1
 from tral_monai.provenance import provenance
-from tral_monai.rounds.train_handler import file_sha256
 
 METRICS_FILE = "metrics.json"
 

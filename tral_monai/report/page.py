@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from tral_monai.inference.atomic_file import atomic_path
+from tral_monai.atomic_file import atomic_path
 from tral_monai.report import charts
 from tral_monai.report.advice import advise
 from tral_monai.report.comparison import compare

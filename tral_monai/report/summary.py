@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tral_monai.inference.atomic_file import atomic_path
+from tral_monai.atomic_file import atomic_path
 from tral_monai.report.advice import advise
 from tral_monai.report.comparison import compare
 from tral_monai.report.run_data import RunData

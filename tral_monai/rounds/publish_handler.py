@@ -7,6 +7,7 @@ import math
 import shutil
 from typing import Literal
 
+from tral_monai.atomic_file import atomic_path
 from tral_monai.errors import ConfigError
 from tral_monai.rounds.engine import RoundEngine, RoundEvents
 from tral_monai.rounds.train_handler import MODEL_FILE
@@ -37,10 +38,8 @@ class PublishHandler:
         assert engine.model_path is not None, "TrainHandler sets the model; attach it too"
         if self._which == "best" and best_round(engine) != engine.round:
             return
-        target = engine.output_dir / MODEL_FILE
-        temporary = target.with_suffix(".tmp")
-        shutil.copyfile(engine.model_path, temporary)
-        temporary.replace(target)
+        with atomic_path(engine.output_dir / MODEL_FILE) as temporary:
+            shutil.copyfile(engine.model_path, temporary)
         engine.ledger.record_info({"published_round": engine.round})
 
 

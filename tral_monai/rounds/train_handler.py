@@ -4,18 +4,18 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from tral_monai.atomic_file import atomic_path
 from tral_monai.errors import ConfigError
+from tral_monai.file_hash import file_sha256
 from tral_monai.rounds.engine import RoundEngine, RoundEvents
 from tral_monai.rounds.ledger import ModelRecord
 
@@ -92,8 +92,9 @@ class TrainHandler:
         folder = engine.round_dir
         shutil.rmtree(folder, ignore_errors=True)  # what a killed training left
         folder.mkdir(parents=True)
-        self._samples(engine).to_parquet(folder / "train.parquet")
-        self._val_index.to_parquet(folder / "val.parquet")
+        for name, table in (("train", self._samples(engine)), ("val", self._val_index)):
+            with atomic_path(folder / f"{name}.parquet") as path:
+                table.to_parquet(path)
         overrides = {
             **self._overrides,
             "train_samples": str(folder / "train.parquet"),
@@ -117,6 +118,8 @@ class TrainHandler:
     def _samples(self, engine: RoundEngine) -> pd.DataFrame:
         labels = engine.ledger.labels(before_round=engine.round).dropna(subset=["class_given"]).set_index("sample_id")
         rows = self._index[self._index["id"].isin(labels.index)].copy()
+        if rows.empty:
+            raise ConfigError(f"round {engine.round} has no label to train on; attach InitialLabels before TrainHandler")
         rows["class"] = labels.loc[rows["id"], "class_given"].to_numpy()
         return rows.sort_values("id").reset_index(drop=True)
 
@@ -145,12 +148,3 @@ def _quiet(quiet: bool) -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    with Path(path).open("rb") as file:
-        digest = hashlib.sha256()
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tral_monai.errors import ConfigError, TralError
+from tral_monai.errors import ConfigError, OutputError
 
 
 @contextlib.contextmanager
@@ -18,20 +18,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to, and move it there when the block ends without an error.
 
     Args:
-        path: the file to write; an older one is replaced.
+        path: the file to write; an older one is replaced, and stays as it was after an error.
 
     Yields:
-        A path in the same folder with the same suffixes.
+        A path in the same folder with the same suffixes. Its file exists already, empty.
 
     Raises:
-        TralError: the file cannot be written, such as on a full disk; the message names it.
+        OutputError: the file cannot be written, such as on a full disk; the message names it.
     """
     target = Path(path)
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".part-", suffix=f"-{target.name}")
-        os.close(handle)
     except OSError as error:
-        raise TralError(f"cannot write {target.name}: {error.strerror}; check the output folder") from error
+        raise _output_error(target, error) from error
+    os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
@@ -40,10 +40,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())  # mkstemp's files are the owner's only
         temporary.replace(target)
     except OSError as error:
-        raise TralError(
-            f"cannot write {target.name}: {error.strerror or error}; check the free space of the output folder, then "
-            "run the same command again: finished slides are kept"
-        ) from error
+        inner = error.__cause__ if isinstance(error, OutputError) else None  # of a writer that is atomic itself
+        cause = inner if isinstance(inner, OSError) else error
+        raise _output_error(target, cause) from cause
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -73,14 +72,21 @@ def prepare_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def remove_half_written(folder: str | os.PathLike[str], stem: str) -> None:
-    """Remove what a killed run left half-written for one slide.
+    """Remove what a killed run left half-written of files whose names begin alike.
 
     Args:
         folder: the output folder.
-        stem: first part of the file names, the slide's name without its suffix.
+        stem: first part of the file names, such as a slide's name without its suffix.
     """
     for left in Path(folder).glob(f".part-*-{glob.escape(stem)}[._]*"):
         left.unlink(missing_ok=True)
+
+
+def _output_error(target: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write {target.name}: {error.strerror or error}; check that the folder '{target.parent}' is there, may "
+        "be written to and has free space, then run the same command again"
+    )
 
 
 def _umask() -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tral_monai.errors import ConfigError, TralError
-from tral_monai.inference.atomic_file import atomic_path, prepare_folder, remove_half_written
+from tral_monai.atomic_file import atomic_path, prepare_folder, remove_half_written
+from tral_monai.errors import ConfigError, OutputError
 
 
 def test_the_file_appears_whole_at_the_end(tmp_path: Path) -> None:
@@ -39,15 +39,27 @@ def test_an_error_leaves_the_older_file(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_told_with_the_files_name(tmp_path: Path) -> None:
     with (
-        pytest.raises(TralError, match=r"cannot write map\.png: No space left .* check the free space"),
+        pytest.raises(OutputError, match=r"cannot write map\.png: No space left .* has free space, then run the same"),
         atomic_path(tmp_path / "map.png"),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_writer_that_is_atomic_itself_is_told_by_the_outer_name(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match=r"^cannot write map\.geojson: No space left") as caught,
+        atomic_path(tmp_path / "map.geojson") as path,
+        atomic_path(path),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert isinstance(caught.value.__cause__, OSError)
+    assert not isinstance(caught.value.__cause__, OutputError)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(TralError, match=r"cannot write map\.png"), atomic_path(tmp_path / "none" / "map.png"):
+    with pytest.raises(OutputError, match=r"cannot write map\.png"), atomic_path(tmp_path / "none" / "map.png"):
         pass
 
 
