@@ -22,6 +22,9 @@ def bladder() -> ClassMap:
         ("Others", "Damaged"),
         ("Muscle", "Muscle"),
         ("Lamina propria", "Stroma"),
+        ("Stroma", "Stroma"),
+        ("Damaged", "Damaged"),
+        ("Stroma (other)", None),  # only the whole name
         ("Grade 3", "Urothelium"),
         ("CIS", "Urothelium"),
         ("Dysplasia", "Urothelium"),
