@@ -22,6 +22,7 @@ def configs(tmp_path):
         ["--nested::inner", "2"],
         ["--meta_file", "x.json", "--bundle_root", "here"],
         ["--budget", "-3"],
+        ["--budget", "$None"],
     ],
 )
 def test_known_options_pass(configs, options):
@@ -33,6 +34,7 @@ def test_known_options_pass(configs, options):
     [
         ("--bugdet", "unknown option --bugdet: did you mean --budget"),
         ("--zzz=1", "unknown option --zzz: .*first lines"),
+        ("--budget=None", r"MONAI ignores --budget None; write --budget '\$None'"),
     ],
 )
 def test_a_mistyped_option_is_refused(configs, option, message):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A check that MONAI lacks: a mistyped option of ``python -m monai.bundle run`` is silently accepted there."""
+"""A check that MONAI lacks: ``python -m monai.bundle run`` accepts a mistyped option silently, and drops ``None``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tral_monai.error_chain import show_own_error_last
 from tral_monai.errors import ConfigError
 
 # Options of `python -m monai.bundle run` itself.
@@ -22,24 +23,28 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
     """Refuse options of a bundle run that its configuration does not know, such as ``--bugdet 100``.
 
     Call it from the ``initialize`` list of a configuration. Does nothing in a process that is not
-    ``python -m monai.bundle run``.
+    ``python -m monai.bundle run``. In such a process, it also makes errors end with this package's own message.
 
     Args:
         argv: the command line; the process's own by default.
 
     Raises:
-        ConfigError: an option is unknown; the message names the closest known one.
+        ConfigError: an option is unknown (the message names the closest known one), or is ``None``, which MONAI drops.
     """
-    from monai.bundle import ConfigParser
+    from monai.bundle.config_parser import ConfigParser
 
     arguments = list(sys.argv if argv is None else argv)
     if len(arguments) < 2 or arguments[1] != "run" or "bundle" not in Path(arguments[0]).parts[-2:]:
         return
+    if argv is None:
+        show_own_error_last()
     options = dict(_options(arguments[2:]))
     if "config_file" not in options or "args_file" in options:
         return
     known = RUN_OPTIONS | set(ConfigParser.load_config_files(_file_list(options["config_file"])))
-    for name in options:
+    for name, value in options.items():
+        if value == "None":
+            raise ConfigError(f"MONAI ignores --{name} None; write --{name} '$None', in quotes, to set it to nothing")
         identifier = name.lstrip("+").replace("::", "#").split("#")[0]
         if identifier not in known:
             close = difflib.get_close_matches(identifier, known, n=1)

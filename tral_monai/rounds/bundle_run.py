@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tral_monai.error_chain import own_error
 from tral_monai.errors import ConfigError
 
 
@@ -24,11 +25,13 @@ def run_workflow(config_files: Sequence[str | Path], **overrides: Any) -> Any:
 
     Raises:
         ConfigError: a file is missing, or an override names an unknown id.
+        TralError: what the run itself raises, without the errors that MONAI wraps around it.
     """
     missing = [str(path) for path in config_files if not Path(path).is_file()]
     if missing:
         raise ConfigError(f"there is no configuration {missing}; expected YAML or JSON files")
-    from monai.bundle import ConfigParser, ConfigWorkflow
+    from monai.bundle.config_parser import ConfigParser
+    from monai.bundle.workflows import ConfigWorkflow
 
     files = [str(path) for path in config_files]
     known = set(ConfigParser.load_config_files(files))
@@ -39,8 +42,14 @@ def run_workflow(config_files: Sequence[str | Path], **overrides: Any) -> Any:
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
-        workflow = ConfigWorkflow(files, workflow_type=None, logging_file=False, **overrides)
-        workflow.initialize()
-        workflow.run()
-        workflow.finalize()
-    return workflow
+        try:
+            workflow = ConfigWorkflow(files, workflow_type=None, logging_file=False, **overrides)
+            workflow.initialize()
+            workflow.run()
+            workflow.finalize()
+            return workflow
+        except RuntimeError as error:
+            own = own_error(error)
+            if own is None:
+                raise
+    raise own
