@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What produced a result: versions, commit, command and time. It never holds a folder of the user's machine."""
+"""What produced a result: versions, commit, command and time.
+
+The command is kept as it was typed, with the paths in it: it stands in the ledger, which is the user's own file. What
+is passed on, such as a report, goes through :func:`without_folders` first.
+"""
 
 from __future__ import annotations
 
 import datetime
 import platform
+import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +21,8 @@ from typing import Any
 import tral_monai
 
 PACKAGES = ("tral_monai", "monai", "torch", "torchvision", "timm", "pytorch-ignite", "numpy", "openslide-python")
+# A path from the root, of a drive or of a share; a single slash inside a word is not one.
+_PATH = re.compile(r"(?<![\w.~:/\\-])(?:~|[A-Za-z]:)?[\\/](?:[^\\/\s'\",;\[\]]+[\\/])+([^\\/\s'\",;\[\]]*)")
 
 
 def provenance() -> dict[str, Any]:
@@ -27,8 +35,25 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def without_folders(value: Any) -> Any:
+    """A JSON value with every absolute path cut to its last part.
+
+    A report is passed on: it names files, never the folders of the machine that it was made on.
+
+    Args:
+        value: text, or mappings and lists of it; other values come back as they are.
+    """
+    if isinstance(value, str):
+        return _PATH.sub(lambda found: f"…/{found.group(1)}", value)
+    if isinstance(value, Mapping):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    return value
+
+
 def _command() -> str:
-    """The command line as one would type it again; a program's own folder is left out."""
+    """The command line as one would type it again; of the program itself only its name."""
     program, *arguments = sys.argv or [""]
     parts = Path(program).parts
     name = Path(program).name

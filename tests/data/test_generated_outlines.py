@@ -7,9 +7,10 @@ from shapely.ops import unary_union
 from skimage.draw import polygon2mask
 
 from tral_monai.annotations.model import Annotation
+from tral_monai.annotations.paper_colors import PAPER_COLORS
 from tral_monai.data.generated.grid import CELL_PX
 from tral_monai.data.generated.layout import CLASSES, Plan, plan_slide
-from tral_monai.data.generated.outlines import CLASS_COLORS, outline_regions, whole_tiles
+from tral_monai.data.generated.outlines import outline_regions, whole_tiles
 
 TILES = {"Blood": 15.0, "Damaged": 40.0, "Muscle": 50.0, "Stroma": 70.0, "Urothelium": 60.0}
 
@@ -30,7 +31,7 @@ def test_polygons_are_valid_coloured_and_named(annotations: list[Annotation]):
     assert {a.class_name for a in annotations} == set(CLASSES)
     assert {a.name for a in annotations if a.class_name == "Damaged"} == {"cautery", "blur", "fold"}
     assert all(a.geometry.geom_type == "Polygon" and a.geometry.is_valid for a in annotations)
-    assert all(a.color == CLASS_COLORS[a.class_name] for a in annotations)
+    assert all(a.color == PAPER_COLORS[a.class_name] for a in annotations)
     assert len({a.id for a in annotations}) == len(annotations)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tral_monai.inference.map_classes import MapClasses
-from tral_monai.inference.tile_grid import TileGrid
+from tral_monai.inference.map_grid import MapGrid
 from tral_monai.inference.tissue_map import TissueMap
 
 
@@ -26,7 +26,7 @@ def small_map() -> TissueMap:
         confidence=np.array([[nan, 0.75, 1.0, nan], [0.75, 0.5, 1.0, nan], [0.75, 1.0, 0.75, 0.25]], dtype=np.float16),
         probabilities=None,
         classes=classes,
-        grid=TileGrid(dimensions=(350, 300), step_level0=100.0),
+        grid=MapGrid(dimensions=(350, 300), step_level0=100.0),
         mpp_xy=(1.0, 1.0),
         failed_centres_level0=np.array([[350, 150]]),
         failures=("region (300, 100) cannot be decoded",),

@@ -14,7 +14,7 @@ from tral_monai.annotations.geojson import read_geojson, write_geojson
 from tral_monai.errors import ConfigError
 from tral_monai.inference.geojson_writer import GeoJSONWriter, class_annotations
 from tral_monai.inference.map_classes import MapClasses
-from tral_monai.inference.tile_grid import TileGrid
+from tral_monai.inference.map_grid import MapGrid
 from tral_monai.inference.tissue_map import TissueMap
 
 
@@ -78,7 +78,7 @@ def test_350_000_tiles_are_written_in_seconds(tmp_path: Path) -> None:
         confidence=np.full(values.shape, 0.8, dtype=np.float16),
         probabilities=None,
         classes=MapClasses(["a", "b", "c", "d"]),
-        grid=TileGrid(dimensions=(700 * 128, 500 * 128), step_level0=128.0),
+        grid=MapGrid(dimensions=(700 * 128, 500 * 128), step_level0=128.0),
         mpp_xy=(0.25, 0.25),
         failed_centres_level0=np.zeros((0, 2), dtype=np.int64),
     )

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tral_monai.inference.map_grid import MapGrid
 from tral_monai.inference.polygons import class_regions, label_regions
-from tral_monai.inference.tile_grid import TileGrid
 
 STEP = 10
 
 
-def grid_of(class_map: npt.NDArray[np.uint8], step: float = STEP) -> TileGrid:
+def grid_of(class_map: npt.NDArray[np.uint8], step: float = STEP) -> MapGrid:
     rows, columns = class_map.shape
-    grid = TileGrid(dimensions=(round(columns * step), round(rows * step)), step_level0=step)
+    grid = MapGrid(dimensions=(round(columns * step), round(rows * step)), step_level0=step)
     assert grid.shape == class_map.shape
     return grid
 
@@ -28,7 +28,7 @@ def as_map(*rows: str) -> npt.NDArray[np.uint8]:
     return np.array([[int(value) for value in row] for row in rows], dtype=np.uint8)
 
 
-def cells(class_map: npt.NDArray[np.uint8], grid: TileGrid, value: int) -> shapely.Geometry:
+def cells(class_map: npt.NDArray[np.uint8], grid: MapGrid, value: int) -> shapely.Geometry:
     """The reference: one square per cell, united by GEOS."""
     rows, columns = np.nonzero(class_map == value)
     x, y = grid.x_edges_level0, grid.y_edges_level0
@@ -93,7 +93,7 @@ def test_values_not_asked_for_give_nothing() -> None:
 
 
 def test_the_last_cells_end_at_the_slides_border() -> None:
-    grid = TileGrid(dimensions=(25, 14), step_level0=10.0)
+    grid = MapGrid(dimensions=(25, 14), step_level0=10.0)
     (region,) = class_regions(np.ones((2, 3), dtype=np.uint8), grid, [1])
     assert region.geometry.equals(shapely.box(0, 0, 25, 14))
 
@@ -104,7 +104,7 @@ def test_the_last_cells_end_at_the_slides_border() -> None:
     st.sampled_from([1.0, 10.0, 12.7]),
 )
 def test_polygons_are_valid_disjoint_and_equal_the_cells(class_map: npt.NDArray[np.uint8], step: float) -> None:
-    grid = TileGrid(dimensions=(int(class_map.shape[1] * step), int(class_map.shape[0] * step)), step_level0=step)
+    grid = MapGrid(dimensions=(int(class_map.shape[1] * step), int(class_map.shape[0] * step)), step_level0=step)
     assert grid.shape == class_map.shape
     regions = class_regions(class_map, grid, [0, 1, 2])
     assert all(shapely.is_valid(region.geometry) for region in regions)
@@ -134,4 +134,4 @@ def test_a_map_of_350_000_tiles_becomes_polygons_in_seconds() -> None:
 
 def test_grid_and_map_must_fit() -> None:
     with pytest.raises(ValueError, match="class map has shape .2, 2., but"):
-        class_regions(np.ones((2, 2), dtype=np.uint8), TileGrid(dimensions=(25, 14), step_level0=10.0), [1])
+        class_regions(np.ones((2, 2), dtype=np.uint8), MapGrid(dimensions=(25, 14), step_level0=10.0), [1])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tral_monai.inference.map_classes import MapClasses
-from tral_monai.inference.tile_grid import TileGrid
+from tral_monai.inference.map_grid import MapGrid
 from tral_monai.inference.tissue_map import TissueMap
 
 NAN = np.nan
@@ -19,7 +19,7 @@ def test_counts_and_areas_by_hand() -> None:
         confidence=np.array([[NAN, 0.9, 0.8], [0.7, 0.5, NAN]], dtype=np.float16),
         probabilities=None,
         classes=classes,
-        grid=TileGrid(dimensions=(250, 200), step_level0=100.0),
+        grid=MapGrid(dimensions=(250, 200), step_level0=100.0),
         mpp_xy=(10.0, 10.0),
         failed_centres_level0=np.array([[250, 150]]),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def evaluate(folder: Path, **options: Any) -> str:
     return shown.getvalue()
 
 
-def test_the_file_by_hand(tmp_path):
+def test_the_file_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--checkpoint", str(tmp_path / "model.pt")])
     checkpoint = tmp_path / "model.pt"
     checkpoint.write_bytes(b"weights")
     evaluate(tmp_path / "new" / "folder", checkpoint=checkpoint, info={"split": "test"})
@@ -57,7 +59,8 @@ def test_the_file_by_hand(tmp_path):
         "checkpoint": {"name": "model.pt", "sha256": hashlib.sha256(b"weights").hexdigest()},
         "info": {"split": "test"},
     }
-    assert {"versions", "commit", "command", "started_utc"} <= set(software)
+    assert {"versions", "commit", "started_utc"} <= set(software)
+    assert software["command"] == "evaluate.py --checkpoint …/model.pt"
     assert str(tmp_path) not in text
 
 

@@ -15,7 +15,10 @@ from tral_monai.slides import TILE_PX, Slide, level0_per_tile
 
 @dataclass(frozen=True)
 class TileGrid:
-    """All tiles of a slide whose centre lies on it.
+    """All tiles of a slide whose centre lies on it, which is what may be labelled and learnt from.
+
+    A tissue map covers the slide to its border and so may have one row or column more: see
+    :class:`tral_monai.inference.map_grid.MapGrid`. Where both have a tile, it is the same one.
 
     Tile (row, column) starts at ``step_level0 * (column, row)`` and is ``tile_level0`` wide; both may be fractional.
 
@@ -65,12 +68,29 @@ class TileGrid:
         Returns:
             (n, 2) int64 (x, y), level-0 px, to the nearest pixel.
         """
-        cells = np.stack([np.asarray(columns), np.asarray(rows)], axis=-1)
-        return np.floor(cells * self.step_level0 + self.tile_level0 / 2 + 0.5).astype(np.int64)
+        return tile_centres(rows, columns, step_level0=self.step_level0, tile_level0=self.tile_level0)
 
     def _count(self, extent: int) -> int:
         # floor(x + 0.5) < extent, which keeps the rounded centre on the slide too.
         return max(math.ceil((extent - 0.5 - self.tile_level0 / 2) / self.step_level0), 0)
+
+
+def tile_centres(
+    rows: npt.ArrayLike, columns: npt.ArrayLike, *, step_level0: float, tile_level0: float
+) -> npt.NDArray[np.int64]:
+    """Centres of tiles that start at multiples of a step: the one rule for training and for tissue maps.
+
+    Args:
+        rows: (n,) rows.
+        columns: (n,) columns.
+        step_level0: distance of neighbouring tiles, level-0 px.
+        tile_level0: side of a tile, level-0 px.
+
+    Returns:
+        (n, 2) int64 (x, y), level-0 px, to the nearest pixel.
+    """
+    cells = np.stack([np.asarray(columns), np.asarray(rows)], axis=-1)
+    return np.floor(cells * step_level0 + tile_level0 / 2 + 0.5).astype(np.int64)
 
 
 def grid_centres(

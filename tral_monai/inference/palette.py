@@ -5,20 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from tral_monai.annotations.paper_colors import PAPER_COLORS
 from tral_monai.errors import ConfigError
 
 Rgb = tuple[int, int, int]
 
-# Fuster et al. 2023 (TRI-AL), the colours of their figures.
-PAPER_COLOURS: dict[str, Rgb] = {
-    "Background": (0, 0, 0),
-    "Blood": (128, 0, 0),
-    "Damaged": (0, 130, 200),
-    "Muscle": (60, 180, 75),
-    "Stroma": (240, 50, 230),
-    "Urothelium": (245, 130, 48),
-    "Undefined": (128, 128, 128),
-}
 NOT_ANALYSED_COLOUR: Rgb = (255, 225, 25)  # must catch the eye and be no tissue's colour
 
 # Colours that stay apart with every common colour blindness, from Paul Tol's "bright" and "muted" schemes and, for
@@ -51,7 +42,7 @@ def class_colours(names: Iterable[str], given: Mapping[str, Iterable[int]] | Non
     Raises:
         ConfigError: a given colour is not three whole numbers from 0 to 255.
     """
-    fixed = {**PAPER_COLOURS, "Not analysed": NOT_ANALYSED_COLOUR}
+    fixed = {**PAPER_COLORS, "Not analysed": NOT_ANALYSED_COLOUR}
     fixed.update(given_colours(given))
     wanted = list(dict.fromkeys(names))
     taken = [fixed[name] for name in wanted if name in fixed]

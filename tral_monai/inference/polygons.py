@@ -15,7 +15,7 @@ import numpy.typing as npt
 import shapely
 from scipy import ndimage
 
-from tral_monai.inference.tile_grid import TileGrid
+from tral_monai.inference.map_grid import MapGrid
 
 # Directions of a border with its region on the right hand (y points down): east along the top of a cell, south along
 # its right side, west along its bottom, north along its left side.
@@ -64,7 +64,7 @@ def label_regions(
     return labels, np.concatenate(value_of)
 
 
-def class_regions(class_index: npt.NDArray[np.uint8], grid: TileGrid, values: Sequence[int]) -> list[ClassRegion]:
+def class_regions(class_index: npt.NDArray[np.uint8], grid: MapGrid, values: Sequence[int]) -> list[ClassRegion]:
     """Turn a class map into polygons, one per connected region.
 
     Args:
@@ -89,7 +89,7 @@ def class_regions(class_index: npt.NDArray[np.uint8], grid: TileGrid, values: Se
     ]
 
 
-def _polygons(labels: npt.NDArray[np.int32], grid: TileGrid) -> npt.NDArray[np.object_]:
+def _polygons(labels: npt.NDArray[np.int32], grid: MapGrid) -> npt.NDArray[np.object_]:
     """One polygon per label 1..n, in this order."""
     edge_label, start, following = _border_edges(labels)
     rings, ring_label = _rings(edge_label, start, following)

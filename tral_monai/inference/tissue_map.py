@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tral_monai.inference.map_classes import MapClasses
-from tral_monai.inference.tile_grid import TileGrid
+from tral_monai.inference.map_grid import MapGrid
 
 _UM2_PER_MM2 = 1e6
 _MOST_CENTRES_LISTED = 10_000  # the class map marks all of them
@@ -39,7 +39,7 @@ class TissueMap:
     confidence: npt.NDArray[np.float16]
     probabilities: npt.NDArray[np.float16] | None
     classes: MapClasses
-    grid: TileGrid
+    grid: MapGrid
     mpp_xy: tuple[float, float]
     failed_centres_level0: npt.NDArray[np.int64]
     failures: tuple[str, ...] = ()

@@ -16,9 +16,9 @@ from monai.networks.utils import eval_mode
 
 from tral_monai.errors import CheckpointError, ConfigError, SlideReadError
 from tral_monai.inference.map_classes import MapClasses, decide
+from tral_monai.inference.map_grid import MapGrid
 from tral_monai.inference.prefetch import prefetch
 from tral_monai.inference.resilient_reading import ResilientReading
-from tral_monai.inference.tile_grid import TileGrid
 from tral_monai.inference.tissue_map import TissueMap
 from tral_monai.slides.magnification import MAGNIFICATIONS, TILE_PX, level0_per_tile
 from tral_monai.slides.slide import Slide
@@ -168,7 +168,7 @@ class TissueMapper:
         """
         started = time.perf_counter()
         seconds = dict.fromkeys(("mask", "model", "wait_for_pixels", "total"), 0.0)
-        grid = TileGrid(dimensions=slide.dimensions, step_level0=level0_per_tile(slide.mpp, tile_px=self.stride_px))
+        grid = MapGrid(dimensions=slide.dimensions, step_level0=level0_per_tile(slide.mpp, tile_px=self.stride_px))
         rows, columns = self._tissue_cells(slide, grid)
         seconds["mask"] = time.perf_counter() - started
 
@@ -227,7 +227,7 @@ class TissueMapper:
     def _thresholds(self) -> dict[str, float]:
         return {"undefined_below": self.undefined_below, "damaged_at_least": self.damaged_at_least}
 
-    def _tissue_cells(self, slide: Slide, grid: TileGrid) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _tissue_cells(self, slide: Slide, grid: MapGrid) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Rows and columns of the cells with enough tissue, in reading order."""
         row, column = (indices.ravel() for indices in np.indices(grid.shape))
         tile_level0 = level0_per_tile(slide.mpp, tile_px=self.tile_px)

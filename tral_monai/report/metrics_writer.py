@@ -20,7 +20,7 @@ from tral_monai.errors import ConfigError
 from tral_monai.file_hash import file_sha256
 from tral_monai.metrics.classification import ClassScores, class_scores
 from tral_monai.metrics.ignite_metric import ConfusionF1
-from tral_monai.provenance import provenance
+from tral_monai.provenance import provenance, without_folders
 
 METRICS_FILE = "metrics.json"
 
@@ -30,7 +30,8 @@ class MetricsWriter:
 
     The file holds ``n`` (samples), ``classes``, ``f1_micro``, ``f1_macro``, ``per_class`` (precision, recall, F1, FNR
     and n of each class; an undefined 0/0 is null), ``confusion`` (rows truth, columns prediction, in the order of
-    ``classes``), ``checkpoint`` (file name, SHA-256), ``info``, and ``software`` (versions, commit, command, time).
+    ``classes``), ``checkpoint`` (file name, SHA-256), ``info``, and ``software`` (versions, commit,
+    command without folders, time).
 
     Args:
         output_dir: where the file goes; made where it does not exist.
@@ -82,11 +83,11 @@ class MetricsWriter:
             "confusion": confusion.tolist(),
             "checkpoint": self._checkpoint_record(),
             "info": self._info,
-            "software": provenance(),
+            "software": without_folders(provenance()),
         }
         self._output_dir.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._output_dir / METRICS_FILE) as path:
-            path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
         self._console.print(self._table(scores))
 
     def _per_class(self, scores: ClassScores) -> dict[str, dict[str, float | int | None]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colours, markers and dashes that stay apart for colour-blind readers and in grey print (Okabe and Ito, 2008)."""
+"""How charts are drawn, apart for colour-blind readers and in grey print (colours: Okabe and Ito, 2008)."""
 
 from __future__ import annotations
 

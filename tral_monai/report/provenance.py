@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the figures come from: settings, versions, models with hashes, timings."""
+"""Where a report's figures come from, out of the run's ledger: settings, versions, models with hashes, timings."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from tral_monai.provenance import without_folders
 from tral_monai.report.run_data import RunData
 
 # Shown elsewhere on the page, or too long for a table cell.
 _OWN_PLACE = {"config", "versions", "classes", "class_colors", "class_pool_sizes", "full_counts", "identity"}
-# A path from the root, of a drive or of a share; a single slash inside a word is not one.
-_PATH = re.compile(r"(?<![\w.~:/\\-])(?:~|[A-Za-z]:)?[\\/](?:[^\\/\s'\",;\[\]]+[\\/])+([^\\/\s'\",;\[\]]*)")
 
 
 @dataclass(frozen=True)
@@ -67,20 +64,6 @@ def provenance(run: RunData) -> Provenance:
         models=tuple(_model(row) for row in run.tables["models"].sort_values("round").itertuples(index=False)),
         stages=_stages(run.tables["events"]),
     )
-
-
-def without_folders(value: Any) -> Any:
-    """A JSON value with every absolute path cut to its last part.
-
-    A report is passed on: it names files, never the folders of the machine that it was made on.
-    """
-    if isinstance(value, str):
-        return _PATH.sub(lambda found: f"…/{found.group(1)}", value)
-    if isinstance(value, Mapping):
-        return {key: without_folders(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_folders(item) for item in value]
-    return value
 
 
 def _text(value: Any) -> str:

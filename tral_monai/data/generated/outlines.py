@@ -17,19 +17,12 @@ from shapely.ops import unary_union
 from skimage.measure import find_contours
 
 from tral_monai.annotations.model import Annotation
+from tral_monai.annotations.paper_colors import PAPER_COLORS
 from tral_monai.data.generated.grid import CELL_PX, BoolArray
 from tral_monai.data.generated.layout import Damage, Plan
 
 TILE_UM = 32.0
 """Edge of a 128 px tile at 40x (0.25 micrometres per pixel)."""
-
-CLASS_COLORS = {
-    "Blood": (128, 0, 0),
-    "Damaged": (0, 130, 200),
-    "Muscle": (60, 180, 75),
-    "Stroma": (240, 50, 230),
-    "Urothelium": (245, 130, 48),
-}
 
 
 @dataclass(frozen=True)
@@ -71,7 +64,7 @@ def outline_regions(
                         geometry=_polygon(cells),
                         class_name=class_name,
                         name=subject.name,
-                        color=CLASS_COLORS[class_name],
+                        color=PAPER_COLORS[class_name],
                         id=str(uuid.UUID(bytes=generator.bytes(16), version=4)),
                     )
                 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grid of tiles over a slide: where each pixel of a class map lies at full resolution, to the pixel."""
+"""The grid of a tissue map over a slide: where each pixel of a class map lies at full resolution, to the pixel."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tral_monai.annotations.tile_grid import tile_centres
 from tral_monai.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
-class TileGrid:
+class MapGrid:
     """A regular grid of cells, one per tile, that covers a slide from its top left corner.
 
     The step may be fractional; cell borders are rounded to whole pixels once, here, so that neighbouring cells share
-    them exactly. The last column and row end at the slide's border.
+    them exactly. The last column and row end at the slide's border, even where the tile's centre lies beyond it: every
+    bit of tissue gets a class, while :class:`tral_monai.annotations.tile_grid.TileGrid`, from which the model learns,
+    leaves such tiles out.
 
     Args:
         dimensions: (width, height) of the slide, level-0 px.
@@ -64,8 +67,7 @@ class TileGrid:
         Returns:
             (n, 2) int64 (x, y), level-0 px.
         """
-        middles = (np.stack([columns, rows], axis=1) + 0.5) * self.step_level0
-        return np.floor(middles + 0.5).astype(np.int64)
+        return tile_centres(rows, columns, step_level0=self.step_level0, tile_level0=self.step_level0)
 
     def cell_areas_px(self) -> npt.NDArray[np.int64]:
         """(rows, columns) area of each cell inside the slide, level-0 px squared."""

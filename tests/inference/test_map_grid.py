@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tral_monai.annotations.tile_grid import TileGrid
 from tral_monai.errors import ConfigError
-from tral_monai.inference.tile_grid import TileGrid
+from tral_monai.inference.map_grid import MapGrid
 
 
 def test_a_slide_at_40x_by_hand() -> None:
-    grid = TileGrid(dimensions=(300, 256), step_level0=128.0)
+    grid = MapGrid(dimensions=(300, 256), step_level0=128.0)
     assert grid.shape == (2, 3)
     assert grid.x_edges_level0.tolist() == [0, 128, 256, 300]
     assert grid.y_edges_level0.tolist() == [0, 128, 256]
@@ -21,19 +22,19 @@ def test_a_slide_at_40x_by_hand() -> None:
 
 
 def test_a_fractional_step_is_rounded_once_and_shared() -> None:
-    grid = TileGrid(dimensions=(100, 10), step_level0=33.4)
+    grid = MapGrid(dimensions=(100, 10), step_level0=33.4)
     assert grid.x_edges_level0.tolist() == [0, 33, 67, 100]  # 33.4, 66.8, then the border
     assert grid.centres_level0(np.array([0, 0]), np.array([0, 1])).tolist() == [[17, 17], [50, 17]]  # 16.7, 50.1
 
 
 def test_a_last_column_that_would_round_to_nothing_is_left_out() -> None:
-    grid = TileGrid(dimensions=(67, 10), step_level0=33.4)  # three columns would start at 0, 33 and 67
+    grid = MapGrid(dimensions=(67, 10), step_level0=33.4)  # three columns would start at 0, 33 and 67
     assert grid.x_edges_level0.tolist() == [0, 33, 67]
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.floats(1.0, 300.0))
 def test_cells_cover_the_slide_without_gap_or_overlap(width: int, height: int, step: float) -> None:
-    grid = TileGrid(dimensions=(width, height), step_level0=step)
+    grid = MapGrid(dimensions=(width, height), step_level0=step)
     assert grid.shape == (grid.y_edges_level0.size - 1, grid.x_edges_level0.size - 1)
     for edges, extent in ((grid.x_edges_level0, width), (grid.y_edges_level0, height)):
         assert edges[0] == 0
@@ -41,8 +42,17 @@ def test_cells_cover_the_slide_without_gap_or_overlap(width: int, height: int, s
         assert (np.diff(edges) > 0).all()
 
 
+@given(st.integers(200, 3000), st.floats(0.1, 1.0))
+def test_where_labels_are_taken_the_map_has_the_same_tile(extent: int, mpp: float) -> None:
+    learnt = TileGrid((extent, extent), mpp)
+    shown = MapGrid((extent, extent), step_level0=learnt.step_level0)
+    assert learnt.shape <= shown.shape
+    cells = np.arange(learnt.shape[0])
+    assert shown.centres_level0(cells, cells).tolist() == learnt.centres(cells, cells).tolist()
+
+
 def test_arguments_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"dimensions are \(0, 5\)"):
-        TileGrid(dimensions=(0, 5), step_level0=128.0)
+        MapGrid(dimensions=(0, 5), step_level0=128.0)
     with pytest.raises(ConfigError, match=r"at least one pixel, but is 0\.5"):
-        TileGrid(dimensions=(5, 5), step_level0=0.5)
+        MapGrid(dimensions=(5, 5), step_level0=0.5)
