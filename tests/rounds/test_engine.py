@@ -63,6 +63,32 @@ def test_a_second_run_of_the_same_engine_counts_from_one(tmp_path):
     assert [round_ for round_, name in recorder.seen if name == "TRAINED"] == [1, 2, 1, 2]
 
 
+def test_a_second_run_after_a_stop_counts_from_one(tmp_path):
+    # Ignite goes on from the epoch it was stopped in: a stop in round 3 of 4 left one round for the second run.
+    recorder = Recorder(stop_in=3)
+    engine = make_engine(tmp_path, 4, recorder)
+    engine.run()
+    engine.run()
+    assert [round_ for round_, name in recorder.seen if name == "TRAINED"] == [1, 2, 3, 1, 2, 3]
+
+
+def test_a_second_run_after_an_error_counts_from_one(tmp_path):
+    class FailsOnce(Recorder):
+        failed = False
+
+        def query(self, engine):
+            if engine.round == 2 and not self.failed:
+                self.failed = True
+                raise KeyboardInterrupt
+
+    recorder = FailsOnce()
+    engine = make_engine(tmp_path, 3, recorder)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run()
+    engine.run()
+    assert [round_ for round_, name in recorder.seen if name == "TRAINED"] == [1, 2, 1, 2, 3]
+
+
 def test_the_pool_is_restored_from_the_ledger(tmp_path):
     engine = make_engine(tmp_path, 1)
     engine.ledger.record_labels(

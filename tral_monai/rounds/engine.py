@@ -99,6 +99,7 @@ class RoundEngine(Engine):
             LedgerError: another process works in the same folder, or the ledger holds another run.
         """
         self.round, self.stop_reason = 0, None
+        self.state.max_epochs = None  # after a stop or an error, Ignite would count on from the epoch that it was in
         with RunLock(self.output_dir):
             return super().run([None], max_epochs=self.rounds, epoch_length=1)
 
