@@ -106,6 +106,9 @@ class QueryHandler:
         return max(0, min(self._budget, int(self._total_budget - spent)))
 
     def _record(self, engine: RoundEngine, selection: Selection) -> None:
+        if selection.stop or not len(selection):
+            engine.stop(selection.stop or f"{self.strategy.name} chose nothing")
+            return
         rows = self._index.loc[selection.ids]
         query = [
             QueryRow(int(i), slide, int(x), int(y), self._classes[c] if c >= 0 else None, float(score), reason)
@@ -120,11 +123,8 @@ class QueryHandler:
                 strict=True,
             )
         ]
-        if query:
-            engine.ledger.record_query(engine.round, query)
-            engine.query = query
-        if selection.stop or not query:
-            engine.stop(selection.stop or f"{self.strategy.name} chose nothing")
+        engine.ledger.record_query(engine.round, query)
+        engine.query = query
 
 
 def _validation_counts(ledger: Ledger, round_: int, classes: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
