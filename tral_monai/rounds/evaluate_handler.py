@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from tral_monai.errors import ConfigError
 from tral_monai.metrics.classification import classification_metrics, confusion_matrix
 from tral_monai.rounds.engine import RoundEngine, RoundEvents
 from tral_monai.rounds.predictor import TripletPredictor
@@ -19,11 +20,21 @@ class EvaluateHandler:
         predictor: runs the model.
         splits: triplet index of each split, such as ``{"val": ..., "test": ...}``; empty ones are left out.
         classes: class names in the network's order.
+
+    Raises:
+        ConfigError: a split has a class outside of ``classes``.
     """
 
     def __init__(self, predictor: TripletPredictor, splits: Mapping[str, pd.DataFrame], classes: Sequence[str]) -> None:
         self._predictor, self._classes = predictor, tuple(classes)
         self._splits = {name: table for name, table in splits.items() if len(table)}
+        for name, table in self._splits.items():
+            unknown = sorted(set(table["class"]) - set(self._classes))
+            if unknown:
+                raise ConfigError(
+                    f"split '{name}' has the classes {unknown}, which are not among {list(self._classes)}; "
+                    "map or drop them with a class map"
+                )
 
     def attach(self, engine: RoundEngine) -> None:
         """Act when the round has trained."""

@@ -45,7 +45,7 @@ class TripletPredictor:
         self._device, self._batch_size = torch.device(device), batch_size
         self._feature_dir, self._progress = feature_dir, progress
         self._source = TripletSource()
-        self._loaded: tuple[Path, int, TriCNN] | None = None
+        self._loaded: tuple[Path, int | None, TriCNN] | None = None
 
     @torch.inference_mode()
     def predict(self, checkpoint: str | Path, table: pd.DataFrame) -> Predictions:
@@ -55,7 +55,7 @@ class TripletPredictor:
             CheckpointError: the checkpoint cannot be used.
         """
         network = self._network(Path(checkpoint))
-        if self._feature_dir is not None and network.frozen:
+        if self._feature_dir is not None and network.frozen and len(table):
             cache = FeatureCache(
                 self._feature_dir, network, device=self._device, batch_size=self._batch_size, progress=self._progress
             )
@@ -81,7 +81,7 @@ class TripletPredictor:
         return features
 
     def _network(self, checkpoint: Path) -> TriCNN:
-        stamp = checkpoint.stat().st_mtime_ns
+        stamp = checkpoint.stat().st_mtime_ns if checkpoint.is_file() else None
         if self._loaded is None or self._loaded[:2] != (checkpoint, stamp):
             self._loaded = (checkpoint, stamp, load_checkpoint(checkpoint).to(self._device).eval())
         return self._loaded[2]
