@@ -39,7 +39,8 @@ class LedgerHandler:
             LedgerError: the ledger holds another run.
         """
         resumed = engine.ledger.begin({**self._identity, "seed": engine.seed}, {**provenance(), **self._info})
-        engine.ledger.record_info({"rounds": engine.rounds})
+        # The reason of an earlier stop is out of date: where it holds, the rule that stopped the run stops it again.
+        engine.ledger.record_info({"rounds": engine.rounds, "stop_reason": None})
         if resumed:
             logger.info("going on with the run in %s", engine.output_dir)
 

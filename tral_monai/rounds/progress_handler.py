@@ -58,7 +58,8 @@ class ProgressHandler:
         scores = dict(zip(rows["split"], rows["value"], strict=True))
         shown = ", ".join(f"{split} [bold]{scores[split]:.3f}[/]" for split in self._splits if split in scores)
         took = f"{model.epochs} epochs in {model.seconds:.0f} s" if model else "no model"
-        self._print(f"round {engine.round}/{engine.rounds}  macro F1 {shown}  ({took})")
+        figures = f"macro F1 {shown}" if shown else "no macro F1"
+        self._print(f"round {engine.round}/{engine.rounds}  {figures}  ({took})")
 
     def show_labels(self, engine: RoundEngine) -> None:
         """Show what was asked for."""
