@@ -76,22 +76,39 @@ def test_the_report(run_folder):
     assert str(run_folder) not in html
 
 
-def test_the_second_round_goes_on_from_the_first(run_folder, tiny_cohort, tmp_path, feature_dir, cpu_weights):
-    # A learning rate of zero leaves the model as it was, so that both rounds hold the initial checkpoint's classifier.
-    run_workflow(
-        [CONFIGS / "active_learning.yaml", CPU],
-        **{**cpu_weights, "bundle_root": str(BUNDLE), "cohort": str(tiny_cohort), "output_dir": str(tmp_path)},
-        **{"feature_dir": str(feature_dir), "device": "$torch.device('cpu')", "max_epochs": 1, "learning_rate": 0.0},
-        **{"strategy": "random", "rounds": 2, "budget": 3, "initial_per_class": 2, "optimizer_options": {}},
-        initial_checkpoint=str(run_folder / "model.pt"),
-    )
-    head = [name for name in load_checkpoint(run_folder / "model.pt").state_dict() if name.endswith("weight")][-1]
-    weights = [
-        load_checkpoint(path).state_dict()[head]
-        for path in (run_folder / "model.pt", *sorted((tmp_path / "rounds").glob("*/model.pt")))
-    ]
-    assert len(weights) == 3
-    assert all(torch.equal(weights[0], other) for other in weights[1:])
+@pytest.fixture
+def standing_still(tiny_cohort, tmp_path, feature_dir, cpu_weights):
+    """A run of two rounds that learn nothing; gives the classifiers that its rounds end with."""
+
+    def run(**overrides):
+        settings = {"bundle_root": str(BUNDLE), "cohort": str(tiny_cohort), "output_dir": str(tmp_path)}
+        settings |= {"feature_dir": str(feature_dir), "device": "$torch.device('cpu')", "strategy": "random"}
+        settings |= {"rounds": 2, "budget": 3, "initial_per_class": 2, "max_epochs": 1, "learning_rate": 0.0}
+        run_workflow([CONFIGS / "active_learning.yaml", CPU], **{**settings, **cpu_weights, **overrides})
+        return [classifier(path) for path in sorted((tmp_path / "rounds").glob("*/model.pt"))]
+
+    return run
+
+
+def classifier(checkpoint):
+    weights = load_checkpoint(checkpoint).state_dict()
+    return weights[[name for name in weights if name.startswith("head.") and name.endswith("weight")][-1]]
+
+
+def test_with_warm_start_a_round_begins_where_the_last_one_ended(standing_still):
+    first, second = standing_still(warm_start=True)
+    assert torch.equal(first, second)
+
+
+def test_without_warm_start_each_round_begins_anew(standing_still):
+    first, second = standing_still(warm_start=False)
+    assert not torch.equal(first, second)
+
+
+def test_a_run_begins_from_the_model_of_another_hospital(standing_still, run_folder):
+    first, second = standing_still(warm_start=True, initial_checkpoint=str(run_folder / "model.pt"))
+    assert torch.equal(first, classifier(run_folder / "model.pt"))
+    assert torch.equal(second, first)
 
 
 @pytest.mark.parametrize(

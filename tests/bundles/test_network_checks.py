@@ -47,25 +47,29 @@ def test_the_papers_network_fits_the_metadata():
     verify_net_in_out(net_id="network_def", meta_file=METADATA, config_file=str(CONFIGS / "train.yaml"), device="cpu")
 
 
-def test_the_torchscript_export_computes_the_same(small_checkpoint: Path, tmp_path: Path):
+@pytest.mark.parametrize("made_by", ["hand", "active learning"])
+def test_the_torchscript_export_computes_the_same(
+    made_by: str, small_checkpoint: Path, run_folder: Path, tmp_path: Path
+):
+    checkpoint = small_checkpoint if made_by == "hand" else run_folder / "model.pt"
     exported = tmp_path / "model.ts"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
         ckpt_export(
             net_id="network_def",
             filepath=str(exported),
-            ckpt_file=str(small_checkpoint),
+            ckpt_file=str(checkpoint),
             meta_file=METADATA,
             config_file=str(CONFIGS / "inference.yaml"),
             key_in_ckpt="model",
             bundle_root=str(BUNDLE),
-            checkpoint=str(small_checkpoint),
+            checkpoint=str(checkpoint),
         )
         scripted, metadata, files = load_net_with_metadata(str(exported), more_extra_files=("inference.json",))
     image = torch.randint(0, 256, (2, 9, 128, 128), generator=torch.Generator().manual_seed(0)).float()
     with torch.no_grad():
-        expected = load_checkpoint(small_checkpoint)(image)
+        expected = load_checkpoint(checkpoint)(image)
         torch.testing.assert_close(scripted.eval()(image), expected, rtol=1e-4, atol=1e-5)
-    assert expected.shape == (2, 6)
+    assert expected.shape == (2, 6 if made_by == "hand" else 5)
     assert metadata["network_data_format"]["inputs"]["image"]["num_channels"] == 9
     assert json.loads(files["inference.json"])["network_def"]["_target_"].endswith("load_checkpoint")

@@ -32,6 +32,17 @@ def test_a_batch_of_one_is_standardised_by_the_running_values():
     assert norm.running_mean.tolist() == [1.0, 2.0]
 
 
+def test_larger_batches_are_standardised_as_pytorch_does_and_can_be_scripted():
+    ours, theirs = FeatureNorm(3, affine=False), torch.nn.BatchNorm1d(3, affine=False)
+    generator = torch.Generator().manual_seed(0)
+    for n in (2, 5):
+        features = torch.randn(n, 3, generator=generator) * 7 + 2
+        assert torch.equal(ours(features), theirs(features))
+    for name, buffer in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], buffer)
+    assert torch.equal(torch.jit.script(ours.eval())(features), theirs.eval()(features))
+
+
 def test_layers_of_the_papers_classifier():
     head = build_head(1536, (4096, 4096), 6, dropout=0.4)
     assert [type(m).__name__ for m in head] == ["Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]

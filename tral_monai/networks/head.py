@@ -17,11 +17,15 @@ class FeatureNorm(nn.BatchNorm1d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Standardise (B, F) features."""
-        if self.training and input.shape[0] == 1:
-            return nn.functional.batch_norm(
-                input, self.running_mean, self.running_var, None, None, False, 0.0, self.eps
-            )
-        return super().forward(input)
+        # Written out, because TorchScript does not know super().
+        by_batch = self.training and input.shape[0] > 1
+        if by_batch and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        momentum = self.momentum
+        assert momentum is not None
+        return nn.functional.batch_norm(
+            input, self.running_mean, self.running_var, None, None, by_batch, momentum, self.eps
+        )
 
 
 class BranchDropout(nn.Module):
