@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,6 +16,7 @@ import pandas as pd
 from tral_monai.atomic_file import atomic_path
 from tral_monai.errors import ConfigError
 from tral_monai.file_hash import file_sha256
+from tral_monai.rounds.bundle_run import check_overrides
 from tral_monai.rounds.engine import RoundEngine, RoundEvents
 from tral_monai.rounds.ledger import ModelRecord
 
@@ -41,12 +42,13 @@ class TrainHandler:
         initial_checkpoint: where the first training begins; None begins with the backbone's own weights.
 
     Raises:
-        ConfigError: an override names an id that the configuration does not have, or there are no validation rows.
+        ConfigError: a configuration is missing, an override names an id that it does not have, or there are no
+            validation rows.
     """
 
     def __init__(
         self,
-        config_file: str | Sequence[str],
+        config_file: str | Path | Sequence[str | Path],
         index: pd.DataFrame,
         val_index: pd.DataFrame,
         *,
@@ -56,11 +58,12 @@ class TrainHandler:
     ) -> None:
         if val_index.empty:
             raise ConfigError("no tile is in split 'val': training stops by the loss on it; give the cohort val slides")
-        self._config_file = [config_file] if isinstance(config_file, str) else list(config_file)
+        files = [config_file] if isinstance(config_file, (str, Path)) else config_file
+        self._config_files = [str(file) for file in files]
         self._index, self._val_index = index, val_index
         self._overrides, self._warm_start = dict(overrides or {}), warm_start
         self._initial_checkpoint = initial_checkpoint
-        self._check_overrides()
+        check_overrides(self._config_files, self._overrides)
 
     def attach(self, engine: RoundEngine) -> None:
         """Act when a round starts."""
@@ -104,7 +107,7 @@ class TrainHandler:
             "seed": int(engine.generator("train").integers(2**31)),
         }
         with _quiet(not overrides.get("verbose", True)):
-            workflow = ConfigWorkflow(self._config_file, workflow_type="train", logging_file=False, **overrides)
+            workflow = ConfigWorkflow(self._config_files, workflow_type="train", logging_file=False, **overrides)
             workflow.initialize()
             workflow.run()
             workflow.finalize()
@@ -119,7 +122,7 @@ class TrainHandler:
         labels = engine.ledger.labels(before_round=engine.round).dropna(subset=["class_given"]).set_index("sample_id")
         rows = self._index[self._index["id"].isin(labels.index)].copy()
         if rows.empty:
-            raise ConfigError(f"round {engine.round} has no label to train on; attach InitialLabels before TrainHandler")
+            raise ConfigError(f"round {engine.round} has no label to train on; attach InitialLabels first")
         rows["class"] = labels.loc[rows["id"], "class_given"].to_numpy()
         return rows.sort_values("id").reset_index(drop=True)
 
@@ -127,16 +130,6 @@ class TrainHandler:
         if engine.round > 1 and self._warm_start:
             return str(engine.output_dir / "rounds" / f"round_{engine.round - 1:03d}" / MODEL_FILE)
         return self._initial_checkpoint
-
-    def _check_overrides(self) -> None:
-        from monai.bundle.config_parser import ConfigParser
-
-        known = set(ConfigParser.load_config_files(self._config_file))
-        for name in self._overrides:
-            if name.split("#")[0].split("::")[0] not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean '{close[0]}'?" if close else ""
-                raise ConfigError(f"the training configuration has no id '{name}'{hint}")
 
 
 @contextmanager
