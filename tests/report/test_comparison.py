@@ -96,7 +96,6 @@ def test_runs_without_a_common_range_get_no_areas(make_run: MakeRun) -> None:
     comparison = compare([make_run("a"), dear])
     assert comparison is not None
     assert comparison.common is None
-    assert comparison.common_labels is None
     assert any("share no label count" in note for note in comparison.notes)
     assert all(np.isnan(band.area_mean) for band in comparison.bands)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tral_monai.errors import ConfigError
-from tral_monai.slides import TILE_PX, Slide, level0_per_tile
+from tral_monai.slides import TILE_PX, level0_per_tile
 
 
 @dataclass(frozen=True)
@@ -91,30 +91,3 @@ def tile_centres(
     """
     cells = np.stack([np.asarray(columns), np.asarray(rows)], axis=-1)
     return np.floor(cells * step_level0 + tile_level0 / 2 + 0.5).astype(np.int64)
-
-
-def grid_centres(
-    slide: Slide | tuple[int, int], mpp: float | None = None, *, stride_px: int = TILE_PX
-) -> npt.NDArray[np.int64]:
-    """Centres of all tiles of a slide, row by row.
-
-    Args:
-        slide: an open slide, or the (width, height) of one in level-0 px.
-        mpp: micrometres per level-0 pixel; needed with dimensions, and otherwise the slide's.
-        stride_px: distance of neighbouring tiles at 40x, in pixels.
-
-    Returns:
-        (n, 2) int64 (x, y), level-0 px. ``TileGrid(...).shape`` tells rows and columns.
-
-    Raises:
-        ConfigError: dimensions without mpp, or see :class:`TileGrid`.
-    """
-    if isinstance(slide, Slide):
-        dimensions, mpp = slide.dimensions, slide.mpp if mpp is None else mpp
-    elif mpp is None:
-        raise ConfigError("grid_centres needs mpp where it gets dimensions instead of an open slide")
-    else:
-        dimensions = slide
-    grid = TileGrid(dimensions, mpp, stride_px)
-    rows, columns = np.indices(grid.shape).reshape(2, -1)
-    return grid.centres(rows, columns)

@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tral_monai.annotations.tile_grid import TileGrid, grid_centres
+    from tral_monai.annotations.tile_grid import TileGrid
     from tral_monai.data.class_names import identity_class_map
     from tral_monai.data.cohort import Cohort, CohortRow, read_cohort
     from tral_monai.data.index_report import IndexReport
@@ -21,7 +21,6 @@ _MODULES = {
     "Pool": "tral_monai.data.pool",
     "TileGrid": "tral_monai.annotations.tile_grid",
     "build_triplet_index": "tral_monai.data.triplet_index",
-    "grid_centres": "tral_monai.annotations.tile_grid",
     "identity_class_map": "tral_monai.data.class_names",
     "read_cohort": "tral_monai.data.cohort",
     "read_index": "tral_monai.data.triplet_index",
@@ -35,7 +34,6 @@ __all__ = [
     "Pool",
     "TileGrid",
     "build_triplet_index",
-    "grid_centres",
     "identity_class_map",
     "read_cohort",
     "read_index",

@@ -28,7 +28,7 @@ class StrategyBand:
         area_mean: mean area under the curve over the common range, 0..1; NaN where the runs share no range.
         area_sd: its standard deviation, or None with a single run.
         areas: area of each run in the order of ``runs``.
-        final: score per column of `Comparison.columns` at `Comparison.common_labels`, mean over the runs.
+        final: score per column of `Comparison.columns` at the last of `Comparison.common`, mean over the runs.
         final_sd: standard deviations of ``final``, or None with a single run.
     """
 
@@ -64,11 +64,6 @@ class Comparison:
     bands: tuple[StrategyBand, ...]
     paired: dict[str, tuple[PairedComparison, float]]
     notes: tuple[str, ...]
-
-    @property
-    def common_labels(self) -> float | None:
-        """The largest label count that every run reached."""
-        return None if self.common is None else self.common[1]
 
     @property
     def common_is_all(self) -> bool:

@@ -167,10 +167,6 @@ class Ledger:
         with self._transaction():
             self._db.execute("INSERT OR IGNORE INTO events VALUES (?, ?, ?)", (round_, stage, now))
 
-    def has_event(self, round_: int, stage: str) -> bool:
-        """Whether the stage of the round was reached."""
-        return self._one("SELECT 1 FROM events WHERE round = ? AND stage = ?", round_, stage) is not None
-
     def record_model(self, round_: int, model: ModelRecord) -> None:
         """Record the model that a round trained."""
         with self._transaction():

@@ -18,7 +18,10 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 SECONDS_PER_TILE = 6.0
-"""Time to look at one tile in its context and press a key: an assumption, to be replaced by a lab's own figure."""
+"""Time to find one tile, look at it in its context and say its class, whichever strategy asked for it.
+
+An assumption, to be replaced by a lab's own figure: minutes are then labels in another unit, and whether outlining a
+region on request is quicker than answering scattered tiles is left to a study with people."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class ArchiveOracle:
     Args:
         index: triplet index with the columns ``id`` and ``class``.
         classes: class names in the network's order.
-        seconds_per_tile: annotator time charged for each tile.
+        seconds_per_tile: annotator time charged for each tile, whatever its place; see ``SECONDS_PER_TILE``.
 
     Raises:
         ConfigError: the index names a class outside of ``classes``, or the time is negative.
