@@ -25,7 +25,7 @@ demo: install  ## generated slides, tri_al_quota against random, three rounds, a
 	$(BIN)/python scripts/demo.py --output-dir $(DEMO_DIR)
 
 test: install lint  ## lint, then the tests (CPU, no network)
-	$(BIN)/python -m pytest -m 'not slow and not gpu' -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not gpu' -n 2 --dist loadfile  # one thread for each of two workers
 
 lint: install  ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check .
