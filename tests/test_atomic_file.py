@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,21 @@ def test_the_file_appears_whole_at_the_end(tmp_path: Path) -> None:
         assert temporary.suffix == ".png"
     assert target.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [target]
-    assert stat.S_IMODE(target.stat().st_mode) & 0o400
+
+
+def test_others_may_read_it_as_the_umask_says_also_from_threads(tmp_path: Path) -> None:
+    def write(number: int) -> int:
+        with atomic_path(tmp_path / str(number)) as temporary:
+            temporary.write_bytes(b"x")
+        return stat.S_IMODE((tmp_path / str(number)).stat().st_mode)
+
+    before = os.umask(0o027)
+    try:
+        with ThreadPoolExecutor(8) as executor:
+            assert set(executor.map(write, range(200))) == {0o640}
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
 
 
 def test_an_error_leaves_the_older_file(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import glob
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,17 +28,16 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         OutputError: the file cannot be written, such as on a full disk; the message names it.
     """
     target = Path(path)
+    # Not mkstemp, whose files are the owner's only: to widen them takes the umask, which no thread can read by itself.
+    temporary = target.with_name(f".part-{uuid.uuid4().hex[:12]}-{target.name}")
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".part-", suffix=f"-{target.name}")
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise _output_error(target, error) from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are the owner's only
         temporary.replace(target)
     except OSError as error:
         inner = error.__cause__ if isinstance(error, OutputError) else None  # of a writer that is atomic itself
@@ -87,9 +87,3 @@ def _output_error(target: Path, error: OSError) -> OutputError:
         f"cannot write {target.name}: {error.strerror or error}; check that the folder '{target.parent}' is there, may "
         "be written to and has free space, then run the same command again"
     )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -10,11 +10,11 @@ import pytest
 
 from tests.bundles.bundle_files import BUNDLE, CONFIGS
 from tral_monai.errors import CheckpointError, CohortError, UnknownClassError
+from tral_monai.file_hash import file_sha256
 from tral_monai.networks.checkpoint import save_checkpoint
 from tral_monai.networks.tri_cnn import TriCNN
 from tral_monai.rounds.bundle_run import run_workflow
 from tral_monai.rounds.ledger import Ledger
-from tral_monai.rounds.train_handler import file_sha256
 
 
 @pytest.fixture
