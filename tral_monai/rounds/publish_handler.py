@@ -7,7 +7,7 @@ import math
 import shutil
 from typing import Literal
 
-from tral_monai.atomic_file import atomic_path
+from tral_monai.atomic_file import atomic_path, remove_half_written
 from tral_monai.errors import ConfigError
 from tral_monai.rounds.engine import RoundEngine, RoundEvents
 from tral_monai.rounds.train_handler import MODEL_FILE
@@ -38,7 +38,9 @@ class PublishHandler:
         assert engine.model_path is not None, "TrainHandler sets the model; attach it too"
         if self._which == "best" and best_round(engine) != engine.round:
             return
-        with atomic_path(engine.output_dir / MODEL_FILE) as temporary:
+        target = engine.output_dir / MODEL_FILE
+        remove_half_written(target.parent, target.stem)  # by killed runs; a model can be large
+        with atomic_path(target) as temporary:
             shutil.copyfile(engine.model_path, temporary)
         engine.ledger.record_info({"published_round": engine.round})
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from tral_monai.annotations.geojson import write_geojson
 from tral_monai.annotations.model import Annotation
+from tral_monai.atomic_file import atomic_path, remove_half_written
 from tral_monai.data.generated.hospitals import HOSPITALS, Hospital
 from tral_monai.data.generated.layout import Plan, plan_slide
 from tral_monai.data.generated.outlines import outline_regions
@@ -140,7 +141,8 @@ def generate_cohort(
             if progress is not None:
                 progress(count, len(jobs))
     _write_table(table, jobs)
-    record_file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    with atomic_path(record_file) as part:
+        part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return table
 
 
@@ -215,19 +217,18 @@ def _make_slide(root: Path, job: _SlideJob, size: Preset) -> None:
             part = image[y : y + step, x : x + step]
             part[:] = renderer.block(x, y, part.shape[1], part.shape[0])
     slide = root / "slides" / f"{job.patient}.tif"
+    remove_half_written(slide.parent, slide.stem)
     write_pyramid(slide, image, mpp=job.hospital.mpp, jpeg_quality=job.hospital.jpeg_quality)
     write_geojson(root / "annotations" / f"{job.patient}.geojson", annotations)
 
 
 def _write_table(table: Path, jobs: list[_SlideJob]) -> None:
-    part = table.with_name(table.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_path(table) as part, part.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["slide", "annotations", "patient", "split", "mpp", "part", "hospital"])
         for job in jobs:
             slide, annotations = f"slides/{job.patient}.tif", f"annotations/{job.patient}.geojson"
             writer.writerow([slide, annotations, job.patient, job.split, "", "", job.hospital.name])
-    part.replace(table)
 
 
 def _is_there(record_file: Path, record: dict[str, object], table: Path, root: Path, jobs: list[_SlideJob]) -> bool:

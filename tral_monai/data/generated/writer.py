@@ -9,6 +9,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from tral_monai.atomic_file import atomic_path
+
 TIFF_TILE_PX = 256
 LEVEL_STEP = 4
 LEVELS = 3
@@ -44,9 +46,8 @@ def write_pyramid(path: Path, image: NDArray[np.uint8], *, mpp: float, jpeg_qual
         mpp: Micrometres per pixel at level 0; recorded as pixels per centimetre.
         jpeg_quality: 1 to 100.
     """
-    part = path.with_name(path.name + ".part")
-    level = image
-    with tifffile.TiffWriter(part) as tiff:
+    with atomic_path(path) as part, tifffile.TiffWriter(part) as tiff:
+        level = image
         for index in range(LEVELS):
             pixels_per_cm = 1e4 / (mpp * LEVEL_STEP**index)
             tiff.write(
@@ -64,4 +65,3 @@ def write_pyramid(path: Path, image: NDArray[np.uint8], *, mpp: float, jpeg_qual
                 maxworkers=1,
             )
             level = shrink(level, LEVEL_STEP)
-    part.replace(path)
