@@ -19,11 +19,14 @@ def progress_bar(description: str) -> Callable[[int, int], None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     bars: list[Progress] = []
+    console = Console(stderr=True)
 
     def update(done: int, total: int) -> None:
+        if not console.is_terminal:  # rich would leave an empty line in a log for every bar
+            return
         if not bars:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            bars.append(Progress(*columns, console=Console(stderr=True), transient=True))
+            bars.append(Progress(*columns, console=console, transient=True))
             bars[0].add_task(description, total=total)
             bars[0].start()
         bars[0].update(bars[0].task_ids[0], completed=done, total=total)
