@@ -42,7 +42,7 @@ def test_every_slide_has_all_five_classes(tiny_cohort: Path):
 def test_slides_record_the_scanner(tiny_cohort: Path):
     for row in _rows(tiny_cohort):
         with open_slide(tiny_cohort.parent / row["slide"]) as slide:
-            assert slide.mpp == pytest.approx({"A": 0.25, "B": 0.23}[row["hospital"]], rel=1e-6)
+            assert slide.mpp == pytest.approx({"A": 0.25, "B": 0.23}[row["hospital"]], rel=1e-5)
             corner = slide.read((0, 0), (64, 64), level=0)
         assert corner.mean() > 230  # glass
 
