@@ -9,6 +9,7 @@ from __future__ import annotations
 
 COMMANDS: dict[str, str] = {
     "cohort": "check a cohort CSV and summarise its slides, classes, areas and triplets",
+    "ledger": "show what a run has done and spent so far",
     "report": "write the HTML report of a run, compared with other runs",
 }
 """Command, which is its module's name, and what it does in one line."""
