@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tral_monai.errors import LedgerError
-from tral_monai.rounds.ledger import LabelRow, Ledger, ModelRecord, QueryRow
+from tral_monai.rounds.ledger import LabelRow, Ledger, ModelRecord, NucleusRow, QueryRow
 
 
 @pytest.fixture
@@ -76,6 +76,69 @@ def test_a_label_is_recorded_once(ledger):
     ledger.record_labels(1, [label_row(5, None)])
     assert ledger.labels()["sample_id"].tolist() == [1, 5]
     assert ledger.labels(before_round=1)["sample_id"].tolist() == [1]
+
+
+def test_a_detector_is_evaluated_without_a_confusion_matrix(ledger):
+    assert ledger.metrics(1, "test") == {}
+    ledger.record_evaluation(1, "test", {"map50": 0.5, "tumour_ap50": math.nan})
+    ledger.record_evaluation(2, "test", {"map50": 0.75})
+    metrics = ledger.metrics(1, "test")
+    assert metrics["map50"] == 0.5
+    assert math.isnan(metrics["tumour_ap50"])
+    assert ledger.metrics(1, "val") == {}
+    assert ledger.table("confusion").empty
+
+
+def test_auxiliary_models(ledger):
+    record = ModelRecord("rounds/1/auxiliary.pt", "ff", 2.0, 7, 0.5)
+    ledger.record_auxiliary_model(1, "prototype", record)
+    assert ledger.auxiliary_model(1, "prototype") == record
+    assert ledger.auxiliary_model(1, "k_plus_one") is None
+    assert ledger.auxiliary_model(2, "prototype") is None
+    assert ledger.model(1) is None
+    again = record._replace(sha256="00")
+    ledger.record_auxiliary_model(1, "prototype", again)
+    assert ledger.auxiliary_model(1, "prototype") == again
+
+
+def nucleus_row(sample_id: int, nucleus: int, answer: str = "tumour") -> NucleusRow:
+    return NucleusRow(sample_id, nucleus, 1.5, 2.0, 9.0, 8.25, answer)
+
+
+def test_nuclei_are_recorded_with_the_labels(ledger):
+    ledger.record_labels(0, [label_row(7)], nuclei=[nucleus_row(7, 0), nucleus_row(7, 1, "unknown")])
+    ledger.record_labels(1, [label_row(3)], nuclei=[nucleus_row(3, 0)])
+    nuclei = ledger.nuclei()
+    assert [NucleusRow(*row) for row in nuclei.itertuples(index=False)] == [
+        nucleus_row(3, 0),
+        nucleus_row(7, 0),
+        nucleus_row(7, 1, "unknown"),
+    ]
+    assert ledger.nuclei(before_round=1)["sample_id"].tolist() == [7, 7]
+
+
+def test_nuclei_and_labels_are_recorded_both_or_not_at_all(ledger):
+    with pytest.raises(LedgerError, match=r"nuclei of samples \[8\] cannot be recorded without a label row of each"):
+        ledger.record_labels(0, [label_row(7)], nuclei=[nucleus_row(8, 0)])
+    with pytest.raises(LedgerError, match="a budget is spent once"):
+        ledger.record_labels(0, [label_row(7)], nuclei=[nucleus_row(7, 0), nucleus_row(7, 0)])
+    assert ledger.labels().empty
+    assert ledger.nuclei().empty
+
+
+def test_a_ledger_from_before_there_were_nuclei_opens(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        ledger.begin({"seed": 1})
+        ledger.record_labels(0, [label_row(1)])
+    with sqlite3.connect(path) as old:
+        old.execute("DROP TABLE nuclei")
+        old.execute("DROP TABLE auxiliary_models")
+    old.close()
+    with Ledger(path) as ledger:
+        assert ledger.labels()["sample_id"].tolist() == [1]
+        assert ledger.nuclei().empty
+        assert ledger.auxiliary_model(1, "prototype") is None
 
 
 def test_events_keep_their_first_time(ledger):

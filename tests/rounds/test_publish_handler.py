@@ -26,6 +26,15 @@ def test_which_round_is_published(make_engine, tmp_path, which, scores, publishe
     assert not list(tmp_path.glob(".part-*"))
 
 
+def test_best_by_another_metric_and_split(make_engine, tmp_path):
+    engine = make_engine(2, Scores(0.8, 0.7, name="map50"), PublishHandler(metric="map50", split="val"))
+    engine.run()
+    assert engine.ledger.info()["published_round"] == 1
+    # Where that was never measured, every round is as good as any, and the latest is kept.
+    PublishHandler(metric="f1_macro")(engine)
+    assert engine.ledger.info()["published_round"] == 2
+
+
 def test_unknown_rule():
     with pytest.raises(ConfigError, match="'best' or 'last', but is 'first'"):
         PublishHandler("first")

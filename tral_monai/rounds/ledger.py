@@ -34,6 +34,12 @@ CREATE TABLE IF NOT EXISTS labels (
     sample_id INTEGER PRIMARY KEY, round INTEGER NOT NULL, slide TEXT NOT NULL,
     x_level0 INTEGER NOT NULL, y_level0 INTEGER NOT NULL, class_given TEXT,
     cost_labels REAL NOT NULL, cost_minutes REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS nuclei (
+    sample_id INTEGER NOT NULL, nucleus INTEGER NOT NULL, xmin REAL NOT NULL, ymin REAL NOT NULL,
+    xmax REAL NOT NULL, ymax REAL NOT NULL, answer TEXT NOT NULL, PRIMARY KEY (sample_id, nucleus));
+CREATE TABLE IF NOT EXISTS auxiliary_models (
+    round INTEGER NOT NULL, role TEXT NOT NULL, path TEXT NOT NULL, sha256 TEXT NOT NULL,
+    seconds REAL NOT NULL, epochs INTEGER NOT NULL, val_loss REAL, PRIMARY KEY (round, role));
 CREATE TABLE IF NOT EXISTS events (
     round INTEGER NOT NULL, stage TEXT NOT NULL, at_utc TEXT NOT NULL, PRIMARY KEY (round, stage));
 """
@@ -71,6 +77,18 @@ class LabelRow(NamedTuple):
     class_given: str | None
     cost_labels: float
     cost_minutes: float
+
+
+class NucleusRow(NamedTuple):
+    """One nucleus of an answered field of view, in the field's pixels: a known class, ``unknown`` or ``ignored``."""
+
+    sample_id: int
+    nucleus: int
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+    answer: str
 
 
 class Ledger:
@@ -177,19 +195,43 @@ class Ledger:
         row = self._one("SELECT path, sha256, seconds, epochs, val_loss FROM models WHERE round = ?", round_)
         return None if row is None else ModelRecord(*row)
 
+    def record_auxiliary_model(self, round_: int, role: str, model: ModelRecord) -> None:
+        """Record a further model that a round trained, which only the choice of the query needs."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO auxiliary_models VALUES (?, ?, ?, ?, ?, ?, ?)", (round_, role, *model)
+            )
+
+    def auxiliary_model(self, round_: int, role: str) -> ModelRecord | None:
+        """A further model of a round by its role, or None before it is trained."""
+        row = self._one(
+            "SELECT path, sha256, seconds, epochs, val_loss FROM auxiliary_models WHERE round = ? AND role = ?",
+            round_,
+            role,
+        )
+        return None if row is None else ModelRecord(*row)
+
     def record_evaluation(
         self,
         round_: int,
         split: str,
         metrics: Mapping[str, float],
-        confusion: Sequence[Sequence[int]],
-        classes: Sequence[str],
+        confusion: Sequence[Sequence[int]] = (),
+        classes: Sequence[str] = (),
     ) -> None:
-        """Record the metrics of a round on a split and its confusion matrix (rows: truth, columns: prediction)."""
+        """Record the metrics of a round on a split.
+
+        Args:
+            round_: the round.
+            split: what was measured on.
+            metrics: values by name; NaN stands for an undefined one.
+            confusion: (C, C) counts (rows: truth, columns: prediction) of a classifier; a detector has none.
+            classes: C names.
+        """
         cells = [
-            (round_, split, truth, predicted, int(confusion[i][j]))
-            for i, truth in enumerate(classes)
-            for j, predicted in enumerate(classes)
+            (round_, split, truth, predicted, int(count))
+            for truth, row in zip(classes, confusion, strict=True)
+            for predicted, count in zip(classes, row, strict=True)
         ]
         with self._transaction():
             self._db.executemany(
@@ -197,6 +239,11 @@ class Ledger:
                 [(round_, split, name, float(value)) for name, value in metrics.items()],
             )
             self._db.executemany("INSERT OR REPLACE INTO confusion VALUES (?, ?, ?, ?, ?)", cells)
+
+    def metrics(self, round_: int, split: str) -> dict[str, float]:
+        """Metrics of a round on a split by name, NaN where undefined; empty before it is evaluated."""
+        rows = self._db.execute("SELECT name, value FROM metrics WHERE round = ? AND split = ?", (round_, split))
+        return {name: float("nan") if value is None else float(value) for name, value in rows}
 
     def confusion(self, round_: int, split: str, classes: Sequence[str]) -> list[list[int]] | None:
         """Confusion matrix of a round on a split (rows: truth), or None before it is evaluated."""
@@ -236,18 +283,27 @@ class Ledger:
             )
         ]
 
-    def record_labels(self, round_: int, rows: Sequence[LabelRow]) -> None:
-        """Record the answers of a round; a sample labelled before is refused and nothing is recorded.
+    def record_labels(self, round_: int, rows: Sequence[LabelRow], *, nuclei: Sequence[NucleusRow] = ()) -> None:
+        """Record the answers of a round, all in one transaction.
+
+        Args:
+            round_: the round that asked; 0 for initial labels.
+            rows: one for each sample; one labelled before is refused and nothing is recorded.
+            nuclei: what was drawn in fields of view that are among ``rows``.
 
         Raises:
-            LedgerError: a sample has a label already.
+            LedgerError: a sample has a label already, or nuclei belong to a sample that is not in ``rows``.
         """
+        strangers = sorted({row.sample_id for row in nuclei} - {row.sample_id for row in rows})
+        if strangers:
+            raise LedgerError(f"nuclei of samples {strangers[:5]} cannot be recorded without a label row of each")
         try:
             with self._transaction():
                 self._db.executemany(
                     "INSERT INTO labels VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     [(row.sample_id, round_, *row[1:]) for row in rows],
                 )
+                self._db.executemany("INSERT INTO nuclei VALUES (?, ?, ?, ?, ?, ?, ?)", nuclei)
         except sqlite3.IntegrityError as error:
             raise LedgerError(f"a sample of round {round_} is labelled already: a budget is spent once") from error
 
@@ -255,6 +311,14 @@ class Ledger:
         """All labels, or those that training in ``before_round`` may use, ordered by round and sample id."""
         limit = 2**62 if before_round is None else before_round
         return self._frame("SELECT * FROM labels WHERE round < ? ORDER BY round, sample_id", limit)
+
+    def nuclei(self, before_round: int | None = None) -> pd.DataFrame:
+        """The nuclei of all answers, or of those that training in ``before_round`` may use, by sample and number."""
+        limit = 2**62 if before_round is None else before_round
+        return self._frame(
+            "SELECT nuclei.* FROM nuclei JOIN labels USING (sample_id) WHERE round < ? ORDER BY sample_id, nucleus",
+            limit,
+        )
 
     def table(self, name: str) -> pd.DataFrame:
         """One whole table of the ledger, for reports.

@@ -6,8 +6,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ from tral_monai.file_hash import file_sha256
 from tral_monai.rounds.bundle_run import check_overrides
 from tral_monai.rounds.engine import RoundEngine, RoundEvents
 from tral_monai.rounds.ledger import ModelRecord
+from tral_monai.rounds.training import MODEL_FILE, run_training
 
 logger = logging.getLogger(__name__)
-
-MODEL_FILE = "model.pt"
 
 
 class TrainHandler:
@@ -90,8 +88,6 @@ class TrainHandler:
         engine.model_path = path
 
     def _train(self, engine: RoundEngine) -> tuple[int, float | None]:
-        from monai.bundle.workflows import ConfigWorkflow
-
         folder = engine.round_dir
         shutil.rmtree(folder, ignore_errors=True)  # what a killed training left
         folder.mkdir(parents=True)
@@ -106,17 +102,8 @@ class TrainHandler:
             "checkpoint": self._start(engine),
             "seed": int(engine.generator("train").integers(2**31)),
         }
-        with _quiet(not overrides.get("verbose", True)):
-            workflow = ConfigWorkflow(self._config_files, workflow_type="train", logging_file=False, **overrides)
-            workflow.initialize()
-            workflow.run()
-            workflow.finalize()
-        if not (folder / MODEL_FILE).is_file():
-            raise ConfigError(f"training left no {MODEL_FILE} in {folder}; its configuration must save the best epoch")
-        trainer = workflow.parser.get_parsed_content("train#trainer")
-        evaluator = workflow.parser.get_parsed_content("validate#evaluator")
-        best = evaluator.state.best_metric
-        return int(trainer.state.epoch), float(best) if evaluator.state.key_metric_name == "val_loss" else None
+        outcome = run_training(self._config_files, overrides)
+        return outcome.epochs, outcome.val_loss
 
     def _samples(self, engine: RoundEngine) -> pd.DataFrame:
         labels = engine.ledger.labels(before_round=engine.round).dropna(subset=["class_given"]).set_index("sample_id")
@@ -130,14 +117,3 @@ class TrainHandler:
         if engine.round > 1 and self._warm_start:
             return str(engine.output_dir / "rounds" / f"round_{engine.round - 1:03d}" / MODEL_FILE)
         return self._initial_checkpoint
-
-
-@contextmanager
-def _quiet(quiet: bool) -> Iterator[None]:
-    """Keep MONAI and Ignite from logging several lines for every epoch of every round."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING if quiet else before)
-    try:
-        yield
-    finally:
-        logging.disable(before)
