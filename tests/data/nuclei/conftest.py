@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tral_monai.annotations.nuclei.model import NucleusField
+
+
+@pytest.fixture
+def make_field():
+    """Makes a field from (class, xmin, ymin, xmax, ymax) tuples; a class with a trailing '?' is ignored."""
+
+    def make(name="f", nuclei=(), *, size=(100, 100), mpp=0.25, image=None, **more):
+        return NucleusField(
+            name=name,
+            image=image,
+            width_px=size[0],
+            height_px=size[1],
+            mpp=mpp,
+            boxes_px=np.array([box for _, *box in nuclei], np.float32).reshape(-1, 4),
+            classes=tuple(kind.rstrip("?") for kind, *_ in nuclei),
+            ignored=np.array([kind.endswith("?") for kind, *_ in nuclei], bool),
+            **more,
+        )
+
+    return make
+
+
+@pytest.fixture
+def gradient(tmp_path):
+    """A 100 x 80 PNG whose red is the column, green the row, blue 7."""
+
+    def write(name="a.png", size=(100, 80)):
+        y, x = np.mgrid[: size[1], : size[0]]
+        pixels = np.stack([x, y, np.full_like(x, 7)], 2).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+        return tmp_path / name
+
+    return write
