@@ -13,7 +13,7 @@ import pytest
 
 from tral_monai.strategies import registry
 from tral_monai.strategies.base import PoolOutputs
-from tral_monai.strategies.registry import get_strategy, strategy_names
+from tral_monai.strategies.registry import get_strategy, strategy_class, strategy_names
 
 TEXT = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text(encoding="utf-8")
 TABLE = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", TEXT.split("## Options")[0], flags=re.M))
@@ -21,10 +21,10 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
 
 
 def test_the_table_lists_every_strategy() -> None:
-    assert set(TABLE) == set(strategy_names())
+    assert set(TABLE) == set(strategy_names("tissue"))
 
 
-@pytest.mark.parametrize("name", strategy_names())
+@pytest.mark.parametrize("name", strategy_names("tissue"))
 def test_the_table_tells_the_needs(name: str) -> None:
     for field in get_strategy(name).needs:
         assert f"`{field}`" in TABLE[name] or TABLE[name].startswith("as `tri_al_iter`")
@@ -36,8 +36,8 @@ def test_every_option_is_listed_with_its_default() -> None:
     listed = [(option.strip(" `"), default.strip(" `")) for option, default in rows]
     expected = {
         (p.name, "none" if p.default is None else f"{p.default:g}" if isinstance(p.default, float) else str(p.default))
-        for name in strategy_names()
-        for p in inspect.signature(registry._REGISTRY[name]).parameters.values()
+        for name in strategy_names("tissue")
+        for p in inspect.signature(strategy_class(name, "tissue")).parameters.values()
         if p.name not in ("args", "kwargs")
     }
     assert set(listed) == expected

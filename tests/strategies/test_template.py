@@ -16,7 +16,7 @@ N, C, D = 60, 4, 8
 FIELDS = [f.name for f in dataclasses.fields(PoolOutputs) if f.name not in ("ids", "class_names")]
 
 VARIANTS: list[tuple[str, dict[str, object]]] = [
-    *((name, {}) for name in strategy_names()),
+    *((name, {}) for name in strategy_names("tissue")),
     ("uncertainty", {"measure": "margin"}),
     ("uncertainty", {"measure": "least_confidence"}),
     ("tri_al_entropy", {"candidates": "uniform"}),

@@ -17,6 +17,7 @@ class Random(Strategy):
     """
 
     name = "random"
+    task = "any"
 
     def _score(self, outputs: PoolOutputs) -> FloatArray:
         return np.zeros(len(outputs.ids))
