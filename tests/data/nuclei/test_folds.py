@@ -62,7 +62,9 @@ def test_regions_of_one_image_stay_together(make_field, tmp_path):
 def test_group_errors(fields, make_field):
     with pytest.raises(ConfigError, match=r"group_by must be one of \['auto', .*'image'\], but is 'centre'"):
         group_fields(fields, group_by="centre")
-    with pytest.raises(ConfigError, match=r"the patient of 1 of 2 fields is not known \(such as g\); use group_by=auto"):
+    with pytest.raises(
+        ConfigError, match=r"the patient of 1 of 2 fields is not known \(such as g\); use group_by=auto"
+    ):
         group_fields([fields[0], make_field("g")], group_by="patient")
     message = "5 folds need 5 patients or more, but there are 3; use a finer group_by, fewer folds or more data"
     with pytest.raises(CohortError, match=message):

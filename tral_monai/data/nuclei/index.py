@@ -252,7 +252,9 @@ class NucleusIndex:
 
     def _build(self) -> None:
         settings = self._settings
-        fields, problems = check_fields(self._read(), images=settings["check_images"])
+        unread: list[str] = []
+        fields, problems = check_fields(self._read(unread), images=settings["check_images"])
+        problems = [*(f"skipped {problem}" for problem in unread), *problems]
         self.open_set = self._divide_classes(fields, problems)
         named = set(self.open_set.known) | set(self.open_set.unknown)
         fov_mpp = settings["fov_mpp"] if settings["fov_mpp"] is not None else common_mpp(fields)
@@ -265,14 +267,14 @@ class NucleusIndex:
         self.table = self._draw(table)
         self.problems = (*problems, *self._class_problems())
 
-    def _read(self) -> list[NucleusField]:
+    def _read(self, unread: list[str]) -> list[NucleusField]:
+        """The fields; those of the data set that cannot be read are noted in ``unread``."""
         if self._fields is not None:
             return self._fields
         from tral_monai.annotations.nuclei.data_sets import read_fields
 
-        names = ("mpp", "class_level", "box_um")
-        given = {name: self._settings[name] for name in names if self._settings[name] is not None}
-        return list(read_fields(self._settings["dataset"], self._folder(), **given))
+        given = {name: self._settings[name] for name in ("mpp", "class_level", "box_um")}
+        return read_fields(self._settings["dataset"], self._folder(), **given, problems=unread)
 
     def _divide_classes(self, fields: Sequence[NucleusField], problems: list[str]) -> OpenSet:
         counts = Counter(
