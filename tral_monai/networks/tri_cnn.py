@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -18,6 +17,7 @@ from tral_monai.networks.backbones import build_backbone, default_normalization,
 from tral_monai.networks.contract import Contract, check_contract
 from tral_monai.networks.head import build_head
 from tral_monai.networks.normalization import NormalizationLike, resolve_normalization
+from tral_monai.networks.seeding import seeded
 from tral_monai.transforms.stain_normalize import MacenkoNormalize
 
 FeatureNorm = Literal["none", "batch"]
@@ -118,7 +118,7 @@ class TriCNN(nn.Module):
         self._stain = MacenkoNormalize() if self.stain_normalization else None
         dropout = _checked_dropout(dropout)
 
-        with _seeded(seed):
+        with seeded(seed):
             branches = [build_backbone(self.backbone, tile_px=self.tile_px)]
             branches += [
                 build_backbone(self.backbone, tile_px=self.tile_px)
@@ -310,13 +310,3 @@ def _checked_dropout(dropout: float) -> float:
     if not 0.0 <= float(dropout) < 1.0:
         raise ConfigError(f"dropout must be at least 0 and below 1, but is {dropout!r}")
     return float(dropout)
-
-
-@contextlib.contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

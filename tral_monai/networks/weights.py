@@ -80,7 +80,7 @@ def load_pretrained(network: TriCNN, location: str | os.PathLike[str]) -> None:
     if "contract" in loaded and "model" in loaded:
         _load_from_checkpoint(network, loaded["model"], check_contract(loaded["contract"]), path)
         return
-    state = _plain_state_dict(loaded, path)
+    state = plain_state_dict(loaded, path)
     for branch in network.branches:
         load_backbone_weights(branch, state, path=path)
 
@@ -152,7 +152,16 @@ def read_weights(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _plain_state_dict(loaded: Mapping[str, Any], path: Path) -> StateDict:
+def plain_state_dict(loaded: Mapping[str, Any], path: Path) -> StateDict:
+    """The tensors of a file that may keep its state dict inside a larger dict, as training scripts do.
+
+    Args:
+        loaded: From :func:`read_weights`.
+        path: Where it came from, for messages.
+
+    Raises:
+        CheckpointError: There is no tensor.
+    """
     for key in _NESTED_KEYS:
         if isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
