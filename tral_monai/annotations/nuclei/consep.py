@@ -133,14 +133,14 @@ def instance_boxes(instances: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int
     Args:
         instances: (height, width) map; 0 and less is background.
     """
-    from scipy.ndimage import find_objects
-
-    ids, dense = np.unique(np.maximum(instances, 0), return_inverse=True)
-    if not len(ids) or ids[0] != 0:  # not one pixel of background
-        ids, dense = np.concatenate([[0], ids]), dense + 1
-    slices = find_objects(dense.reshape(instances.shape).astype(np.int32))
-    boxes = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in slices]
-    return ids[1:], np.array(boxes, dtype=np.int64).reshape(-1, 4)
+    rows, columns = np.nonzero(instances > 0)
+    ids, nucleus = np.unique(instances[rows, columns], return_inverse=True)
+    low = np.full((len(ids), 2), np.iinfo(np.int64).max)
+    high = np.full((len(ids), 2), -1)
+    at = np.stack([columns, rows], axis=1)
+    np.minimum.at(low, nucleus, at)
+    np.maximum.at(high, nucleus, at)
+    return ids, np.concatenate([low, high + 1], axis=1)
 
 
 def _class_ids(

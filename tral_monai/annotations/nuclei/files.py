@@ -69,10 +69,10 @@ def read_mat(path: Path) -> Mapping[str, npt.NDArray[np.float64]]:
     """
     from scipy.io import loadmat
 
+    if not path.is_file():
+        raise AnnotationError(f"{path.name}: the annotation is not there; check the path {path}")
     try:
         content: dict[str, npt.NDArray[np.float64]] = loadmat(path)
-    except FileNotFoundError as error:
-        raise AnnotationError(f"{path.name}: the annotation is not there; check the path {path}") from error
     except Exception as error:  # scipy raises many types on damaged files, zlib's and struct's among them
         raise AnnotationError(
             f"{path.name}: not a MATLAB file that can be read ({error}); copy it again, and save version 7.3 files as 7"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """NuCLS (breast cancer, TCGA): the published folders, or two tables without images.
 
-The published layout has ``rgb/<fov>.png`` (or no ``rgb``), ``csv/<fov>.csv`` and ``csv/ALL_FOV_LOCATIONS.csv``; the names of the
-columns and of that file vary in case, and older files call ``raw_classification`` ``group``. The two tables are
-``annotations.csv`` (a column ``fovname`` in front of the same columns) and ``fovs.csv``.
+The published layout has ``rgb/<fov>.png`` (or no folder ``rgb``), ``csv/<fov>.csv`` and ``csv/ALL_FOV_LOCATIONS.csv``;
+the names of the columns and of that file vary in case, and older files call ``raw_classification`` ``group``. The two
+tables are ``annotations.csv`` (a column ``fovname`` in front of the same columns) and ``fovs.csv``.
 
 A picture shows more than was annotated: the field of view (FOV) lies inside it; nuclei on its edge were drawn whole.
 """
