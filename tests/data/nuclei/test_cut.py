@@ -144,11 +144,12 @@ def test_each_nucleus_is_counted_once_and_each_part_is_where_it_was(data):
         for name, box in zip(row["classes"], back, strict=True):
             if name != "ignored":
                 whole = np.clip(boxes[int(name)], 0, [width, height] * 2)
-                tile = np.array([row["left_px"], row["top_px"]] * 2) + [0, 0, row["width_px"], row["height_px"]]
+                low = np.array([row["left_px"], row["top_px"]])
+                high = low + [row["width_px"], row["height_px"]]
                 centre = (whole[:2] + whole[2:]) / 2
-                assert (tile[:2] <= centre + 1e-4).all()
-                assert (centre - 1e-4 <= tile[2:]).all()
-                np.testing.assert_allclose(box, np.clip(whole, [*tile[:2]] * 2, [*tile[2:]] * 2), atol=1e-3)
+                assert (low <= centre + 1e-4).all()
+                assert (centre - 1e-4 <= high).all()
+                np.testing.assert_allclose(box, np.clip(whole, [*low, *low], [*high, *high]), atol=1e-3)
     # Nothing of a nucleus is lost but parts under a pixel wide or high.
     inside = np.clip(boxes, 0, [width, height] * 2)
     total = np.prod(inside[:, 2:] - inside[:, :2], axis=1).sum()
