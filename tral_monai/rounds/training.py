@@ -45,8 +45,9 @@ def run_training(config_files: Sequence[str], overrides: Mapping[str, Any]) -> T
     parser = workflow.parser
     trainer = parser.get_parsed_content("train#trainer")
     evaluator = parser.get_parsed_content("validate#evaluator") if "validate#evaluator" in parser else None
-    by_loss = evaluator is not None and evaluator.state.key_metric_name == "val_loss"
-    return TrainingOutcome(int(trainer.state.epoch), float(evaluator.state.best_metric) if by_loss else None)
+    if evaluator is None or evaluator.state.key_metric_name != "val_loss":
+        return TrainingOutcome(int(trainer.state.epoch), None)
+    return TrainingOutcome(int(trainer.state.epoch), float(evaluator.state.best_metric))
 
 
 @contextmanager
