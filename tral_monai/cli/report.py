@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from tral_monai.report.page import write_report
-from tral_monai.report.run_data import RunData
-from tral_monai.report.summary import three_lines, write_csvs
+from tral_monai.report.kind import three_lines, write_csvs, write_report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,10 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
         0.
     """
     path = write_report([arguments.run_dir, *arguments.others], arguments.output)
-    data = RunData.from_folder(arguments.run_dir)
     if arguments.output is None:
-        write_csvs(data, data.folder)
+        write_csvs(arguments.run_dir)
     print(f"report: {path}")
-    for line in three_lines(data, [RunData.from_folder(folder) for folder in arguments.others]):
+    for line in three_lines([arguments.run_dir, *arguments.others]):
         print(line)
     return 0

@@ -53,7 +53,8 @@ SETTINGS: dict[Any, Any] = {
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[Figure]:
+def chart_figure(width: float, height: float) -> Iterator[Figure]:
+    """A figure of a size in inches, drawn with this module's settings only."""
     # matplotlib's own defaults first, so that a reader's matplotlibrc changes nothing.
     defaults: dict[Any, Any] = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
     with mpl.rc_context({**defaults, **SETTINGS}):
@@ -62,7 +63,7 @@ def _figure(width: float, height: float) -> Iterator[Figure]:
         yield figure
 
 
-def _svg(figure: Figure) -> str:
+def svg_text(figure: Figure) -> str:
     """The figure as an ``<svg>`` element without prolog, document type or metadata (which would name outer URLs)."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -74,7 +75,7 @@ def _svg(figure: Figure) -> str:
 def overall_chart(run: RunData) -> str:
     """Macro and micro F1 against labels spent; test filled and solid, validation hollow and dashed."""
     names = {"f1_macro": "macro F1", "f1_micro": "micro F1"}
-    with _figure(WIDTH_INCH, 3.3) as figure:
+    with chart_figure(WIDTH_INCH, 3.3) as figure:
         axes = figure.add_subplot()
         curves = []
         for i, (name, title) in enumerate(names.items()):
@@ -97,19 +98,19 @@ def overall_chart(run: RunData) -> str:
         axes.set_xlabel("labels spent on training")
         axes.set_ylabel("F1")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def class_chart(run: RunData) -> str:
     """One panel per class: its F1 against labels spent on test (with sampling interval) and validation."""
     columns = min(3, len(run.classes))
     rows = math.ceil(len(run.classes) / columns)
-    with _figure(WIDTH_INCH, 0.45 + 1.95 * rows) as figure:
+    with chart_figure(WIDTH_INCH, 0.45 + 1.95 * rows) as figure:
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         curves = []
         for i, name in enumerate(run.classes):
             axes = grid[i // columns][i % columns]
-            axes.set_title(_shorten(name, 28))
+            axes.set_title(shorten(name, 28))
             for split in sorted(run.splits, key=lambda split: split == run.main_split):
                 curve = run.curve(f"{name}_f1", split)
                 curves.append(curve)
@@ -129,7 +130,7 @@ def class_chart(run: RunData) -> str:
             spare[-1].legend(handles[::-1], texts[::-1], loc="center", fontsize=9.5)
         else:
             figure.legend(handles[::-1], texts[::-1], loc="outside upper right", ncols=3)
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def _class_series(axes: Axes, curve: Curve, test: bool, errors: NDArray[np.float64], split: str) -> None:
@@ -157,7 +158,7 @@ def _class_errors(run: RunData, curve: Curve, split: str, index: int) -> NDArray
 def comparison_chart(comparison: Comparison, metric_title: str = "macro F1") -> str:
     """Score against labels spent per strategy: the mean with a band of one standard deviation, and thin single runs."""
     styles = chart_styles([band.strategy for band in comparison.bands])
-    with _figure(WIDTH_INCH, 3.5) as figure:
+    with chart_figure(WIDTH_INCH, 3.5) as figure:
         axes = figure.add_subplot()
         curves = []
         if comparison.common is not None and not comparison.common_is_all:
@@ -180,13 +181,13 @@ def comparison_chart(comparison: Comparison, metric_title: str = "macro F1") -> 
                 color=style.color,
                 marker=style.marker,
                 linestyle=style.dash,
-                label=f"{_shorten(band.strategy, 24)}{count}",
+                label=f"{shorten(band.strategy, 24)}{count}",
             )
         _score_axis(axes, curves)
         axes.set_xlabel("labels spent on training")
         axes.set_ylabel(f"{metric_title}, {comparison.split}")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def balance_chart(run: RunData, rounds: Sequence[int], shares: NDArray[np.float64]) -> str:
@@ -196,7 +197,7 @@ def balance_chart(run: RunData, rounds: Sequence[int], shares: NDArray[np.float6
     """
     styles = chart_styles(run.classes)
     full = run.full_counts
-    with _figure(WIDTH_INCH, 3.6) as figure:
+    with chart_figure(WIDTH_INCH, 3.6) as figure:
         axes = figure.add_subplot()
         ends = []
         known = full is not None and full.sum() > 0
@@ -217,7 +218,7 @@ def balance_chart(run: RunData, rounds: Sequence[int], shares: NDArray[np.float6
         heights = spread([value for value, _ in ends], gap=0.058 * axes.get_ylim()[1])
         for (value, name), height in zip(ends, heights, strict=True):
             axes.annotate(
-                f"{_shorten(name, 18)} {value:.0%}" + ("" if dashes is None else f"  (full {dashes[name]:.0%})"),
+                f"{shorten(name, 18)} {value:.0%}" + ("" if dashes is None else f"  (full {dashes[name]:.0%})"),
                 xy=(1.0, value),
                 xytext=(1.03, height),
                 xycoords=("axes fraction", "data"),
@@ -236,7 +237,7 @@ def balance_chart(run: RunData, rounds: Sequence[int], shares: NDArray[np.float6
                 },
                 annotation_clip=False,
             )
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def spread(values: Sequence[float], *, gap: float) -> list[float]:
@@ -261,5 +262,6 @@ def _score_axis(axes: Axes, curves: Sequence[Curve]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
-def _shorten(text: str, length: int) -> str:
+def shorten(text: str, length: int) -> str:
+    """The text, cut to a length with an ellipsis where it is longer."""
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -9,9 +9,7 @@ from pathlib import Path
 
 from ignite.engine import Engine, Events
 
-from tral_monai.report.page import write_report
-from tral_monai.report.run_data import RunData
-from tral_monai.report.summary import three_lines, write_csvs
+from tral_monai.report.kind import three_lines, write_csvs, write_report
 from tral_monai.rounds.engine import RoundEngine, RoundEvents
 
 logger = logging.getLogger(__name__)
@@ -20,7 +18,8 @@ logger = logging.getLogger(__name__)
 class ReportHandler:
     """Writes ``summary.csv`` and ``queries.csv`` after every round and ``report.html`` when the run ends.
 
-    All three are derived from the ledger: they can be deleted and are written again.
+    All three are derived from the ledger: they can be deleted and are written again. A tissue run and a nucleus run
+    (its ledger says ``task: nuclei``) each get their own.
 
     Args:
         output_dir: the run's folder, which holds the ledger.
@@ -48,19 +47,17 @@ class ReportHandler:
 
     def __call__(self, engine: Engine) -> None:
         """Write the CSV files, and the HTML where every round was asked for."""
-        write_csvs(RunData.from_folder(self.output_dir), self.output_dir)
+        write_csvs(self.output_dir)
         if self.html and self.every_round:
             self._write_html()
 
     def finish(self, engine: Engine) -> None:
         """Write all files and log the three lines."""
-        run = RunData.from_folder(self.output_dir)
-        write_csvs(run, self.output_dir)
+        write_csvs(self.output_dir)
         if not self.html:
             return
         path = self._write_html()
-        others = [RunData.from_folder(folder) for folder in self.compare_with]
-        logger.info("report: %s\n%s", path, "\n".join(three_lines(run, others)))
+        logger.info("report: %s\n%s", path, "\n".join(three_lines([self.output_dir, *self.compare_with])))
 
     def _write_html(self) -> Path:
         return write_report([self.output_dir, *self.compare_with])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,18 +81,21 @@ def render_report(run: RunData, others: Sequence[RunData] = ()) -> str:
     Raises:
         LedgerError: the runs do not share their classes.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tral_monai.report"),
+    jinja = environment()
+    jinja.filters.update(PAGE_FILTERS)
+    jinja.globals.update(count=count, ink_on=ink_on, cell_color=cell_color)
+    return jinja.get_template("report.html").render(**_context(run, others))
+
+
+def environment(*loaders: jinja2.BaseLoader) -> jinja2.Environment:
+    """Templates that escape all they are given and refuse unknown names, ours after those of ``loaders``."""
+    return jinja2.Environment(
+        loader=jinja2.ChoiceLoader([*loaders, jinja2.PackageLoader("tral_monai.report")]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        score=score, number=number, duration=duration, percent=_percent, signed=_signed, svg_uri=svg_uri, moment=_moment
-    )
-    environment.globals.update(count=count, ink_on=ink_on, cell_color=cell_color)
-    return environment.get_template("report.html").render(**_context(run, others))
 
 
 def write_report(run_dirs: Sequence[str | Path], output: str | Path | None = None) -> Path:
@@ -130,8 +133,8 @@ def _context(run: RunData, others: Sequence[RunData]) -> dict[str, Any]:
     overlays, overlays_left_out = read_overlays(run.folder)
     return {
         "run": run,
-        "css": Markup(_template_text("report.css")),  # our own file, nothing of the run's in it
-        "lines": [_split_line(line) for line in three_lines(run, others)],
+        "css": Markup(template_text("report.css")),  # our own file, nothing of the run's in it
+        "lines": [split_line(line) for line in three_lines(run, others)],
         "styles": styles,
         "map_colors": map_colors(run.classes, run.settings.get("class_colors")),
         "last": evaluated[-1] if evaluated else None,
@@ -239,11 +242,13 @@ def _evaluation_tiles(run: RunData) -> dict[str, int]:
     return {table.split: sum(total for _, total, _ in table.rows) for table in _confusions(run)}
 
 
-def _template_text(name: str) -> str:
+def template_text(name: str) -> str:
+    """The text of one of our own template files."""
     return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 
-def _split_line(line: str) -> tuple[str, str]:
+def split_line(line: str) -> tuple[str, str]:
+    """One of the three lines as its first word and the sentence after it."""
     head, _, rest = line.partition(": ")
     return head, rest[:1].upper() + rest[1:]
 
@@ -262,3 +267,15 @@ def _moment(iso: str) -> str:
 
 def _signed(value: float) -> str:
     return UNKNOWN if math.isnan(value) else f"{value:+.2f}"
+
+
+PAGE_FILTERS: dict[str, Callable[..., str]] = {
+    "score": score,
+    "number": number,
+    "duration": duration,
+    "percent": _percent,
+    "signed": _signed,
+    "svg_uri": svg_uri,
+    "moment": _moment,
+}
+"""What templates write figures with."""

@@ -61,7 +61,7 @@ def provenance(run: RunData) -> Provenance:
         settings=settings,
         versions=tuple((str(k), str(v)) for k, v in sorted(versions.items())) if isinstance(versions, dict) else (),
         config=without_folders(config or ""),
-        models=tuple(_model(row) for row in run.tables["models"].sort_values("round").itertuples(index=False)),
+        models=tuple(model_row(row) for row in run.tables["models"].sort_values("round").itertuples(index=False)),
         stages=_stages(run.tables["events"]),
     )
 
@@ -70,7 +70,8 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def _model(row: Any) -> ModelRow:
+def model_row(row: Any) -> ModelRow:
+    """One row of the ledger's models as it is shown; of its path only the file name."""
     return ModelRow(
         round=int(row.round),
         file=str(row.path).replace("\\", "/").rsplit("/", 1)[-1],

@@ -9,13 +9,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from tral_monai.errors import LedgerError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 TABLES = ("models", "metrics", "confusion", "queries", "labels", "events")
 SPLITS = ("val", "test")
@@ -42,12 +45,15 @@ class RunData:
         tables: the other tables by name.
     """
 
+    table_names: ClassVar[tuple[str, ...]] = TABLES
+    """Tables of the ledger that are read."""
+
     folder: Path
     settings: dict[str, Any]
     tables: dict[str, pd.DataFrame]
 
     @classmethod
-    def from_folder(cls, run_dir: str | Path) -> RunData:
+    def from_folder(cls, run_dir: str | Path) -> Self:
         """Read ``<run_dir>/ledger.sqlite``; nothing is written.
 
         Raises:
@@ -58,13 +64,13 @@ class RunData:
         if not path.is_file():
             raise LedgerError(f"no ledger.sqlite in {folder}: expected the output folder of an active-learning run")
         try:
-            run, tables = _read(path, "ro")
+            run, tables = _read(path, "ro", cls.table_names)
         except sqlite3.OperationalError as error:
             if "readonly" not in str(error):
                 raise LedgerError(f"cannot read {path}: {error}") from error
             # A process was killed in the middle of a write. Opening for writing makes SQLite take back the unfinished
             # transaction, as the next start of the run would.
-            run, tables = _read(path, "rw")
+            run, tables = _read(path, "rw", cls.table_names)
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"{path} is not the ledger of a run: {error}") from error
         if not run.get("classes"):
@@ -232,12 +238,12 @@ class RunData:
         return table.sort_values(["round", "rank"], kind="stable").reset_index(drop=True)
 
 
-def _read(path: Path, mode: str) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
+def _read(path: Path, mode: str, names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True)) as connection:
         connection.execute("BEGIN")  # one snapshot, so that no table is newer than another
         run = {str(key): json.loads(value) for key, value in connection.execute("SELECT key, value FROM run")}
         tables = {}
-        for name in TABLES:
+        for name in names:
             cursor = connection.execute(f"SELECT * FROM {name}")
             tables[name] = pd.DataFrame(cursor.fetchall(), columns=[column[0] for column in cursor.description])
     return run, tables
