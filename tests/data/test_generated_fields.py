@@ -40,6 +40,7 @@ def test_json_has_the_shape_of_coco(coco: dict[str, list[dict[str, object]]]):
     assert coco["images"][0] == {
         "id": 1,
         "file_name": "images/A-01_f01.png",
+        "name": "A-01_f01",
         "width": 256,
         "height": 256,
         "mpp": 0.25,

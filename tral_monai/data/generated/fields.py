@@ -145,6 +145,7 @@ def _coco(jobs: list[_FieldJob], fields: list[RenderedField], field_px: int, mpp
             {
                 "id": job.number,
                 "file_name": f"images/{job.name}.png",
+                "name": job.name,
                 "width": field_px,
                 "height": field_px,
                 "mpp": mpp,
