@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from tral_monai.annotations.nuclei.model import NucleusField
@@ -39,3 +40,15 @@ def gradient(tmp_path):
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture
+def slide(tmp_path):
+    """A tiled 0.25 mpp TIFF of 512 x 512 with a second level; red and green run from 0 to 255 across."""
+    y, x = np.mgrid[:512, :512]
+    pixels = np.stack([x // 2, y // 2, np.full_like(x, 9)], 2).astype(np.uint8)
+    resolution = {"resolution": (40000, 40000), "resolutionunit": "CENTIMETER"}
+    with tifffile.TiffWriter(tmp_path / "s.tif") as writer:
+        writer.write(pixels, tile=(128, 128), photometric="rgb", subifds=0, **resolution)
+        writer.write(pixels[::2, ::2], tile=(128, 128), photometric="rgb", subfiletype=1)
+    return tmp_path / "s.tif"

@@ -145,7 +145,7 @@ def test_each_nucleus_is_counted_once_and_each_part_is_where_it_was(data):
             if name != "ignored":
                 whole = np.clip(boxes[int(name)], 0, [width, height] * 2)
                 low = np.array([row["left_px"], row["top_px"]])
-                high = low + [row["width_px"], row["height_px"]]
+                high = low + row[["width_px", "height_px"]].to_numpy(float)
                 centre = (whole[:2] + whole[2:]) / 2
                 assert (low <= centre + 1e-4).all()
                 assert (centre - 1e-4 <= high).all()

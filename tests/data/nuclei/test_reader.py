@@ -73,18 +73,6 @@ def test_transparent_pixels_are_white(tmp_path):
     assert (pixels[:, 10:] == (1, 2, 3)).all()
 
 
-@pytest.fixture
-def slide(tmp_path):
-    """A tiled 0.25 mpp TIFF of 512 x 512 with a second level; red and green run from 0 to 255 across."""
-    y, x = np.mgrid[:512, :512]
-    pixels = np.stack([x // 2, y // 2, np.full_like(x, 9)], 2).astype(np.uint8)
-    resolution = {"resolution": (40000, 40000), "resolutionunit": "CENTIMETER"}
-    with tifffile.TiffWriter(tmp_path / "s.tif") as writer:
-        writer.write(pixels, tile=(128, 128), photometric="rgb", subifds=0, **resolution)
-        writer.write(pixels[::2, ::2], tile=(128, 128), photometric="rgb", subfiletype=1)
-    return tmp_path / "s.tif"
-
-
 def test_a_region_of_a_slide(slide):
     reader = FovReader()
     pixels = reader.read(row(slide, 100, 200, 60, 40))
@@ -118,6 +106,15 @@ def test_a_plain_tiff_is_held_like_other_images(tmp_path):
         assert np.array_equal(reader.read(row(tmp_path / "p.tif", 5, 6, 30, 20)), pixels[6:26, 5:35])
     assert reader._held_bytes == pixels.nbytes
     assert len(reader._slides) == 0
+
+
+@pytest.mark.parametrize("fov_mpp", [0.25, 0.5])
+def test_what_was_read_may_be_written_to(gradient, fov_mpp):
+    reader = FovReader()
+    first = reader.read(row(gradient(), fov_mpp=fov_mpp))
+    kept = first.copy()
+    first[:] = 0
+    assert np.array_equal(reader.read(row(gradient(), fov_mpp=fov_mpp)), kept)
 
 
 def test_memory_is_bounded_and_the_least_used_image_leaves(gradient):

@@ -160,14 +160,15 @@ def _window(pixels: RGB, place: tuple[int, int, int, int], size: tuple[int, int]
     y1 = min(top + height + margin_y, max(top + height, pixels.shape[0]))
     box = (left - x0, top - y0, left - x0 + width, top - y0 + height)
     method = Image.Resampling.HAMMING if max(ratio_x, ratio_y) > 1 else Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(_padded(pixels, x0, y0, x1 - x0, y1 - y0)).resize(size, method, box=box))
+    source = Image.fromarray(_padded(pixels, x0, y0, x1 - x0, y1 - y0))
+    return np.array(source.resize(size, method, box=box))
 
 
 def _padded(pixels: RGB, left: int, top: int, width: int, height: int) -> RGB:
     rows, columns = pixels.shape[:2]
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + width, columns), min(top + height, rows)
     if (x0, y0, x1, y1) == (left, top, left + width, top + height):
-        return np.ascontiguousarray(pixels[y0:y1, x0:x1])
+        return pixels[y0:y1, x0:x1].copy()  # never a view: the kept image must not change
     out = np.full((height, width, 3), WHITE, dtype=np.uint8)
     if x1 > x0 and y1 > y0:
         out[y0 - top : y1 - top, x0 - left : x1 - left] = pixels[y0:y1, x0:x1]
