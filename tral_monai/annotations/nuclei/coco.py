@@ -161,12 +161,12 @@ def _field(
     image: Json, annotations: list[Json], names: Mapping[Any, str], file: Path, mpp: float | None
 ) -> NucleusField:
     file_name = str(_key(image, "file_name", file, "an image")).replace("\\", "/")
-    name = str(image.get("name") or PurePosixPath(file_name).with_suffix(""))
     path = next((p for p in (file.parent / file_name, file.parent / "images" / file_name) if p.is_file()), None)
     if path is None:
         raise AnnotationError(
             f"{file_name}: the image is neither beside {file.name} nor in images beside it; copy it there"
         )
+    name = str(image.get("name") or PurePosixPath(file_name).with_suffix(""))
     size = image_size_px(path)
     stated = (image.get("width", size[0]), image.get("height", size[1]))
     if stated != size:

@@ -18,7 +18,7 @@ import shapely
 
 from tral_monai.annotations.geojson import read_geojson
 from tral_monai.annotations.geometry import geometry_from_geojson
-from tral_monai.annotations.model import Annotation, ShapeProblem
+from tral_monai.annotations.model import Annotation, ShapeProblem, describe
 from tral_monai.annotations.nuclei.boxes import IGNORED_CLASS, fit_boxes
 from tral_monai.annotations.nuclei.files import (
     PLAIN_SUFFIXES,
@@ -28,6 +28,7 @@ from tral_monai.annotations.nuclei.files import (
     note_or_raise,
     tcga_origin,
 )
+from tral_monai.annotations.nuclei.image_table import ImageRow, read_image_table
 from tral_monai.annotations.nuclei.model import NucleusField
 from tral_monai.errors import AnnotationError, SlideError
 
@@ -42,12 +43,13 @@ def read_qupath(
 ) -> list[NucleusField]:
     """Read a folder of images and GeoJSON exports. An unclassified nucleus is ignored.
 
-    The slide of a field is the image's stem where the image is a slide or has several fields; patient and hospital are
+    Slide, patient, hospital and mpp of an image may stand in ``images.csv`` (see ``image_table``). Without, the slide
+    of a field is the image's stem where the image is a slide or has several fields, and patient and hospital are
     known where that is a TCGA name.
 
     Args:
         folder: Folder with ``<stem>.png`` (or a slide) and ``<stem>.geojson`` (or ``.json``, ``.geojson.gz``).
-        mpp: Micrometres per pixel; needed for images that record none, and overrides what slides record.
+        mpp: Micrometres per pixel; needed for images that record none, and overrides what slides and the table record.
         problems: Where given, an image that cannot be read is noted here and left out.
 
     Raises:
@@ -57,12 +59,13 @@ def read_qupath(
     root = Path(folder)
     exports = _exports(root)
     images = image_files(root)
+    table = read_image_table(root, images)
     fields: list[NucleusField] = []
     for stem, export in exports.items():
         try:
             if stem not in images:
                 raise AnnotationError(f"{export.name}: there is no image '{stem}' of any known kind beside it")
-            fields.extend(_fields(images[stem], export, mpp))
+            fields.extend(_fields(images[stem], export, table.get(stem, ImageRow()), mpp))
         except AnnotationError as error:
             note_or_raise(error, problems)
     for stem in sorted(images.keys() - exports.keys()):
@@ -92,17 +95,17 @@ def _exports(root: Path) -> dict[str, Path]:
     return exports
 
 
-def _fields(image: Path, export: Path, mpp: float | None) -> Iterator[NucleusField]:
-    width, height, image_mpp = _size_and_mpp(image, mpp)
+def _fields(image: Path, export: Path, row: ImageRow, mpp: float | None) -> Iterator[NucleusField]:
+    width, height, image_mpp = _size_and_mpp(image, row.mpp if mpp is None else mpp)
     shape_problems: list[ShapeProblem] = []
     objects = read_geojson(export, problems=shape_problems)
     noted = [str(problem) for problem in shape_problems if problem.kind == "dropped"]
     areas, nuclei = _sort(objects)
-    boxes, classes, without = _nuclei(nuclei)
+    boxes, classes, without = _nuclei(nuclei, export)
     if without:
         noted.append(f"{export.name}: objects without an outline left out: {without}")
     is_slide = image.suffix.lower() not in PLAIN_SUFFIXES
-    slide = image.stem if is_slide or len(areas) > 1 else None
+    slide = row.slide or (image.stem if is_slide or len(areas) > 1 else None)
     patient, hospital = tcga_origin(slide or "")
     ignored = np.array([class_name == IGNORED_CLASS for class_name in classes], dtype=np.bool_)
     if areas:
@@ -137,8 +140,8 @@ def _fields(image: Path, export: Path, mpp: float | None) -> Iterator[NucleusFie
             left_px=area_px[0],
             top_px=area_px[1],
             slide=slide,
-            patient=patient,
-            hospital=hospital,
+            patient=row.patient or patient,
+            hospital=row.hospital or hospital,
             problems=(*(noted if index == 0 else ()), *fitted.problems),
         )
 
@@ -174,12 +177,16 @@ def _sort(objects: list[Annotation]) -> tuple[list[Annotation], list[Annotation]
     return areas, nuclei
 
 
-def _nuclei(nuclei: list[Annotation]) -> tuple[npt.NDArray[np.float64], list[str], int]:
+def _nuclei(nuclei: list[Annotation], export: Path) -> tuple[npt.NDArray[np.float64], list[str], int]:
     """(n, 4) boxes in level-0 px, classes, and how many objects have no outline (points, lines, nothing)."""
     shapes = []
-    for nucleus in nuclei:
+    for index, nucleus in enumerate(nuclei):
         inner = nucleus.extra.get("nucleusGeometry")
-        shapes.append(geometry_from_geojson(inner) if inner else nucleus.geometry)
+        try:
+            shapes.append(geometry_from_geojson(inner) if inner else nucleus.geometry)
+        except AnnotationError as error:
+            cell = describe(index, nucleus.class_name, nucleus.name, nucleus.id)
+            raise AnnotationError(f"{export.name}, nucleus of cell {cell}: {error}; delete the cell") from error
     if not shapes:
         return np.empty((0, 4)), [], 0
     outlined = np.isin(shapely.get_type_id(shapes), (3, 6))  # Polygon, MultiPolygon
