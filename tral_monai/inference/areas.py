@@ -3,18 +3,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ignite.engine import Events
-
-from tral_monai.atomic_file import atomic_path
-from tral_monai.errors import ConfigError
+from tral_monai.inference.run_table import RunTable
 from tral_monai.inference.slide_writer import SlideResult
-
-if TYPE_CHECKING:
-    from tral_monai.inference.slide_evaluator import SlideEvaluator
 
 
 def area_rows(results: Iterable[SlideResult]) -> list[dict[str, Any]]:
@@ -50,7 +43,7 @@ def area_rows(results: Iterable[SlideResult]) -> list[dict[str, Any]]:
     return [{column: row.get(column, "") for column in order} for row in rows]
 
 
-class AreasWriter:
+class AreasWriter(RunTable):
     """Keeps ``areas.csv`` of the run up to date after every slide.
 
     Args:
@@ -61,29 +54,7 @@ class AreasWriter:
     """
 
     def __init__(self, file_name: str = "areas.csv") -> None:
-        if not file_name.endswith(".csv") or "/" in file_name or "\\" in file_name:
-            raise ConfigError(f"file_name must be the name of a .csv file without a folder, but is '{file_name}'")
-        self.file_name = file_name
+        super().__init__(file_name)
 
-    def attach(self, engine: SlideEvaluator) -> None:
-        """Bind to the end of every slide.
-
-        Args:
-            engine: the evaluator whose slides to list.
-        """
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-
-    def __call__(self, engine: SlideEvaluator) -> None:
-        """Write the table of the slides done so far.
-
-        Args:
-            engine: the evaluator.
-        """
-        rows = area_rows(engine.results)
-        with (
-            atomic_path(engine.output_dir / self.file_name) as path,
-            path.open("w", newline="", encoding="utf-8") as stream,
-        ):
-            writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+    def rows(self, results: Iterable[SlideResult]) -> list[dict[str, Any]]:  # noqa: D102
+        return area_rows(results)

@@ -3,35 +3,24 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from tral_monai.errors import ConfigError, SlideReadError
+from tral_monai.errors import ConfigError
+from tral_monai.inference.drawing import FAINT, INK, LINE, SMALLEST_PICTURE_PX, draw_scale_bar, font, thumbnail_or_grey
 from tral_monai.inference.palette import Rgb, class_colours, given_colours
 from tral_monai.inference.slide_writer import SlideWriter
 from tral_monai.inference.tissue_map import TissueMap
 
 if TYPE_CHECKING:
     from tral_monai.slides.slide import Slide
-
-_log = logging.getLogger(__name__)
-
-_INK: Rgb = (33, 37, 41)
-_FAINT: Rgb = (108, 117, 125)
-_LINE: Rgb = (206, 212, 218)
-_EMPTY = 240  # grey in place of a slide that cannot be shown
-_SMALLEST_PICTURE_PX = 480  # a tiny slide is enlarged, so that title and legend have a place beside it
-_SCALE_BARS_UM = tuple(step * 10**power for power in range(6) for step in (1, 2, 5))
 
 
 def render_overlay(
@@ -62,14 +51,14 @@ def render_overlay(
     """
     if not 0.0 <= opacity <= 1.0:
         raise ConfigError(f"opacity must lie between 0 and 1, but is {opacity}")
-    factor = math.ceil(_SMALLEST_PICTURE_PX / max(thumbnail.shape[:2]))
+    factor = math.ceil(SMALLEST_PICTURE_PX / max(thumbnail.shape[:2]))
     if factor > 1:
         thumbnail = thumbnail.repeat(factor, axis=0).repeat(factor, axis=1)
     palette = class_colours(tissue.classes.names, colours)
     picture = Image.fromarray(_coloured(thumbnail, tissue, palette, opacity))
     size = max(12, round(max(picture.size) / 80))
     um_per_px = tissue.mpp_xy[0] * tissue.grid.dimensions[0] / picture.width
-    _draw_scale_bar(picture, um_per_px, size)
+    draw_scale_bar(picture, um_per_px, size)
     return _page(Image.fromarray(thumbnail), picture, tissue, palette, title, size)
 
 
@@ -95,7 +84,7 @@ def _coloured(
     stripe = max(4, round(max(height, width) / 250))
     y, x = np.ogrid[:height, :width]
     hatched = (shown == classes.not_analysed) & ((x + y) // stripe % 2 == 0)
-    out[hatched] = _INK
+    out[hatched] = INK
     return out.round().astype(np.uint8)
 
 
@@ -103,25 +92,6 @@ def _cell_of_pixel(edges_level0: npt.NDArray[np.int64], pixels: int) -> npt.NDAr
     """Which cell the middle of each thumbnail pixel lies in."""
     middles = (np.arange(pixels) + 0.5) * edges_level0[-1] / pixels
     return np.searchsorted(edges_level0, middles, side="right") - 1
-
-
-def _draw_scale_bar(picture: Image.Image, um_per_px: float, size: int) -> None:
-    longest = [um for um in _SCALE_BARS_UM if um / um_per_px <= picture.width / 4]
-    if not longest:
-        return
-    um = longest[-1]
-    length = round(um / um_per_px)
-    label = f"{um // 1000} mm" if um >= 1000 else f"{um} µm"
-    draw, font = ImageDraw.Draw(picture, "RGBA"), _font(size)
-    text_width = round(draw.textlength(label, font=font))
-    pad, bar = size // 2, max(3, size // 4)
-    box_width, box_height = max(length, text_width) + 2 * pad, round(1.3 * size) + bar + 2 * pad
-    left, top = pad, picture.height - pad - box_height
-    draw.rounded_rectangle((left, top, left + box_width, top + box_height), radius=pad // 2, fill=(255, 255, 255, 225))
-    middle = left + box_width / 2
-    draw.text((middle, top + pad), label, fill=_INK, font=font, anchor="mt")
-    bottom = top + box_height - pad
-    draw.rectangle((middle - length / 2, bottom - bar, middle + length / 2, bottom), fill=_INK)
 
 
 def _page(
@@ -133,7 +103,7 @@ def _page(
     size: int,
 ) -> Image.Image:
     """Title, picture and legend on one white page, and the slide itself where there is room below the legend."""
-    big, small = _font(round(1.35 * size), "-Bold"), _font(round(0.85 * size))
+    big, small = font(round(1.35 * size), "-Bold"), font(round(0.85 * size))
     legend = _legend(tissue, palette, size)
     margin, gap, header = size, round(1.4 * size), round(3.8 * size)
     content_width = max(picture.width + gap + legend.width, round(ImageDraw.Draw(picture).textlength(title, font=big)))
@@ -143,11 +113,11 @@ def _page(
         "white",
     )
     draw = ImageDraw.Draw(page)
-    draw.text((margin, round(0.6 * size)), title, fill=_INK, font=big)
+    draw.text((margin, round(0.6 * size)), title, fill=INK, font=big)
     wide, high = tissue.grid.dimensions
     mpp = sum(tissue.mpp_xy) / 2
     facts = f"{wide:,} x {high:,} px at {mpp:.4g} µm/px  ·  one cell is {tissue.grid.step_level0 * mpp:.3g} µm wide"
-    draw.text((margin, round(2.4 * size)), facts, fill=_FAINT, font=small)
+    draw.text((margin, round(2.4 * size)), facts, fill=FAINT, font=small)
     page.paste(picture, (margin, header))
     left = margin + picture.width + gap
     page.paste(legend, (left, header))
@@ -156,13 +126,13 @@ def _page(
         slide = slide.copy()
         slide.thumbnail((legend.width, room), Image.Resampling.LANCZOS)
         page.paste(slide, (left, header + picture.height - slide.height))
-        draw.text((left, header + picture.height - slide.height - size // 3), "The slide", _FAINT, small, anchor="lb")
+        draw.text((left, header + picture.height - slide.height - size // 3), "The slide", FAINT, small, anchor="lb")
     return page
 
 
 def _legend(tissue: TissueMap, palette: Mapping[str, Rgb], size: int) -> Image.Image:
     """A table of the model's classes and whatever else is on the map: colour, name, area, share of the tissue."""
-    normal, small = _font(size), _font(round(0.85 * size))
+    normal, small = font(size), font(round(0.85 * size))
     names, areas, tissue_mm2 = tissue.classes.names, tissue.areas_mm2(), tissue.tissue_mm2()
     rows = [name for name in names[1:] if name in tissue.classes.model_classes or areas[name] > 0]
     name_x, step = round(1.9 * size), round(1.8 * size)
@@ -170,33 +140,28 @@ def _legend(tissue: TissueMap, palette: Mapping[str, Rgb], size: int) -> Image.I
     share_x = area_x + 5 * size
     legend = Image.new("RGB", (share_x + 1, (len(rows) + 2) * step + size), "white")
     draw = ImageDraw.Draw(legend)
-    draw.text((area_x, 0), "mm²", fill=_FAINT, font=small, anchor="ra")
-    draw.text((share_x, 0), "of tissue", fill=_FAINT, font=small, anchor="ra")
+    draw.text((area_x, 0), "mm²", fill=FAINT, font=small, anchor="ra")
+    draw.text((share_x, 0), "of tissue", fill=FAINT, font=small, anchor="ra")
     y = step
     for name in rows:
         draw.rounded_rectangle((0, y, 1.2 * size, y + 1.2 * size), radius=size // 4, fill=palette[name])
         if name == names[tissue.classes.not_analysed]:
-            draw.line((0, y + 1.2 * size, 1.2 * size, y), fill=_INK, width=max(2, size // 5))
-        ink = _INK if areas[name] > 0 else _FAINT
+            draw.line((0, y + 1.2 * size, 1.2 * size, y), fill=INK, width=max(2, size // 5))
+        ink = INK if areas[name] > 0 else FAINT
         share = f"{areas[name] / tissue_mm2:.1%}" if areas[name] > 0 and tissue_mm2 else "-"
         draw.text((name_x, y), name, fill=ink, font=normal)
         draw.text((area_x, y), _mm2(areas[name]), fill=ink, font=normal, anchor="ra")
         draw.text((share_x, y), share, fill=ink, font=normal, anchor="ra")
         y += step
-    draw.line((0, y + size // 5, share_x, y + size // 5), fill=_LINE, width=max(1, size // 12))
+    draw.line((0, y + size // 5, share_x, y + size // 5), fill=LINE, width=max(1, size // 12))
     y += round(0.7 * size)
-    draw.text((name_x, y), "Tissue", fill=_INK, font=normal)
-    draw.text((area_x, y), _mm2(tissue_mm2), fill=_INK, font=normal, anchor="ra")
+    draw.text((name_x, y), "Tissue", fill=INK, font=normal)
+    draw.text((area_x, y), _mm2(tissue_mm2), fill=INK, font=normal, anchor="ra")
     return legend
 
 
 def _mm2(area: float) -> str:
     return "0" if area == 0 else f"{area:.3f}" if area < 1 else f"{area:.2f}" if area < 100 else f"{area:.0f}"
-
-
-def _font(size: int, weight: str = "") -> ImageFont.FreeTypeFont:
-    # Pillow's own font has neither µ nor ²; matplotlib brings one that has them to every system.
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"DejaVuSans{weight}.ttf", size)
 
 
 class OverlayWriter(SlideWriter):
@@ -226,15 +191,6 @@ class OverlayWriter(SlideWriter):
         return {"colours": self.colours, "max_px": self.max_px, "opacity": self.opacity}
 
     def write(self, path: str | os.PathLike[str], slide: Slide, prediction: TissueMap) -> None:  # noqa: D102
-        title = slide.name
-        try:
-            thumbnail = slide.thumbnail(self.max_px)
-        except SlideReadError as error:
-            # The map is good without the picture behind it: the tiles come from other levels of the file.
-            _log.warning("%s: the overlay has no slide behind it: %s", slide.name, error)
-            title += " (its overview cannot be decoded)"
-            shrink = min(1.0, self.max_px / max(slide.dimensions))
-            width, height = (max(1, round(side * shrink)) for side in slide.dimensions)
-            thumbnail = np.full((height, width, 3), _EMPTY, dtype=np.uint8)
+        thumbnail, title = thumbnail_or_grey(slide, self.max_px)
         overlay = render_overlay(thumbnail, prediction, title=title, colours=self.colours, opacity=self.opacity)
         overlay.save(path, format="PNG")

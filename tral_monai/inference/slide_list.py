@@ -18,6 +18,7 @@ from tral_monai.errors import ConfigError
 SLIDE_SUFFIXES = (
     ".bif", ".btf", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu",
 )  # fmt: skip
+FIELD_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png")
 
 
 class SlideListDataset(Dataset[dict[str, Any]]):
@@ -26,12 +27,19 @@ class SlideListDataset(Dataset[dict[str, Any]]):
     Args:
         data: a path, a pattern such as ``slides/*.tif`` (``**`` goes through folders; a pattern without a suffix takes
             slide files only), a folder (every slide file directly in it), or a list of these or of ``{"image": path}``.
+        fields: plain images (PNG, JPEG, BMP) count as slide files too. Overlays that an earlier run wrote do not.
 
     Raises:
         ConfigError: a pattern matches nothing, a file is not there, or two slides would write the same files.
     """
 
-    def __init__(self, data: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        data: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Mapping[str, Any]],
+        *,
+        fields: bool = False,
+    ) -> None:
+        suffixes = (*SLIDE_SUFFIXES, *FIELD_SUFFIXES) if fields else SLIDE_SUFFIXES
         entries = [data] if isinstance(data, str | os.PathLike) else list(data)
         if not entries:
             raise ConfigError("no slides were given; give a path or a pattern, such as 'slides/*.tif'")
@@ -40,7 +48,7 @@ class SlideListDataset(Dataset[dict[str, Any]]):
             rest = dict(entry) if isinstance(entry, Mapping) else {"image": entry}
             if "image" not in rest:
                 raise ConfigError(f"a slide's entry must have the key 'image', but has {sorted(rest)}")
-            for path in _expand(os.fspath(rest["image"])):
+            for path in _expand(os.fspath(rest["image"]), suffixes):
                 found.setdefault(path.resolve(), {**rest, "image": str(path)})
         self.data = [found[path] for path in sorted(found)]
         _check_names(self.data)
@@ -64,13 +72,13 @@ def output_stem(path: str | os.PathLike[str]) -> str:
     return Path(path).stem
 
 
-def _expand(entry: str) -> list[Path]:
+def _expand(entry: str, suffixes: tuple[str, ...]) -> list[Path]:
     path = Path(entry).expanduser()
-    if path.is_dir() and path.suffix.lower() not in SLIDE_SUFFIXES:
-        slides = [file for file in path.iterdir() if file.suffix.lower() in SLIDE_SUFFIXES]
+    if path.is_dir() and path.suffix.lower() not in suffixes:
+        slides = [file for file in path.iterdir() if file.suffix.lower() in suffixes and not _is_result(file)]
         if not slides:
             raise ConfigError(
-                f"the folder '{entry}' holds no slide ({', '.join(SLIDE_SUFFIXES)}); give a pattern for other files"
+                f"the folder '{entry}' holds no slide ({', '.join(suffixes)}); give a pattern for other files"
             )
         return slides
     if path.exists():  # a name with brackets is a file first, then a pattern
@@ -79,14 +87,22 @@ def _expand(entry: str) -> list[Path]:
         hint = "; in a configuration '#' becomes '::', use a pattern with '?' instead" if "::" in entry else ""
         raise ConfigError(f"there is no slide '{entry}'; check the path{hint}")
     matches = glob.glob(str(path), recursive=True)  # noqa: PTH207, Path.glob takes no pattern from the root
-    slides = [Path(match) for match in matches if not Path(match).is_dir()]
+    slides = [Path(match) for match in matches if not Path(match).is_dir() and not _is_result(Path(match))]
     if path.suffix in ("", ".*", ".**"):  # "slides/*" is meant without the annotations that lie beside the slides
-        slides = [slide for slide in slides if slide.suffix.lower() in SLIDE_SUFFIXES]
+        slides = [slide for slide in slides if slide.suffix.lower() in suffixes]
     if not slides:
         raise ConfigError(
             f"no slide matches '{entry}' (looked from '{Path.cwd()}'); check the pattern, and quote it in the shell"
         )
     return slides
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a picture was written beside its image by an earlier run: ``a_overlay.png`` where ``a.json`` lies."""
+    for ending in ("_overlay.png", "_classes.png"):
+        if path.name.endswith(ending):
+            return path.with_name(path.name.removesuffix(ending) + ".json").is_file()
+    return False
 
 
 def _check_names(data: list[dict[str, Any]]) -> None:

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Detectors from checkpoints, with the auxiliary one optional: what a configuration names by file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from tral_monai.errors import CheckpointError
+from tral_monai.networks.checkpoint import load_checkpoint
+from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
+
+
+def load_detector(path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu") -> OpenSetRCNN:
+    """A detector from its checkpoint.
+
+    Args:
+        path: checkpoint of an ``OpenSetRCNN``.
+        map_location: device of the network.
+
+    Returns:
+        The network in evaluation mode.
+
+    Raises:
+        CheckpointError: there is no such file, or it holds another kind of network.
+    """
+    network = load_checkpoint(path, map_location=map_location)
+    if not isinstance(network, OpenSetRCNN):
+        raise CheckpointError(
+            f"{Path(path).name} must hold a nucleus detector (OpenSetRCNN), but holds a {type(network).__name__}; "
+            "tissue classifiers belong to the bundle pathology_multiscale_tissue_classification"
+        )
+    return network
+
+
+def load_auxiliary(
+    path: str | os.PathLike[str] | None, *, map_location: str | torch.device = "cpu"
+) -> OpenSetRCNN | None:
+    """The auxiliary detector, or None where none is given.
+
+    Args:
+        path: checkpoint of an ``OpenSetRCNN`` of the role ``prototype``, None or empty for none.
+        map_location: device of the network.
+
+    Raises:
+        CheckpointError: there is no such file, or it holds another kind of network.
+    """
+    return load_detector(path, map_location=map_location) if path else None

@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a field or a slide to its nuclei: tiles read ahead, batches through the detector, boxes joined across seams."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.networks.utils import eval_mode
+from torchvision.ops import batched_nms
+
+from tral_monai.data.nuclei.detections import Detections
+from tral_monai.errors import CheckpointError, ConfigError, SlideReadError
+from tral_monai.inference.nuclei.detection_inferer import DetectionInferer, TileInferer
+from tral_monai.inference.nuclei.detector_facts import detector_facts
+from tral_monai.inference.nuclei.found_nuclei import FoundNuclei, evidential_uncertainty
+from tral_monai.inference.nuclei.nucleus_map import NucleusMap
+from tral_monai.inference.nuclei.prototype_distances import PrototypeDistances
+from tral_monai.inference.nuclei.seams import belongs, is_cut, join
+from tral_monai.inference.nuclei.tile_plan import IntArray, TilePlan
+from tral_monai.inference.prefetch import prefetch
+from tral_monai.inference.resilient_reading import ResilientReading
+from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
+from tral_monai.slides.magnification import mpp_to_magnification, resolve
+from tral_monai.slides.slide import Slide
+from tral_monai.slides.tissue import tissue_mask
+from tral_monai.slides.triplets import TripletReader
+
+Pixels = npt.NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+UseMask = Literal["auto", "always", "never"]
+
+_log = logging.getLogger(__name__)
+
+_BLOCK_BYTES = 32 << 20  # of decoded tiles; the queue, the reader and the model hold about four blocks
+_MASK_FROM_UM = 1000.0  # a smaller image is a field that somebody chose, and is looked at as a whole
+_COARSER = 1.25  # from here on enlarging the image is worth a warning
+_UM2_PER_MM2 = 1e6
+
+
+class NucleusMapper:
+    """Finds the nuclei of fields and slides with one detector. Only the results grow with the slide.
+
+    The image is cut into tiles at the detector's own micrometres per pixel. Each tile answers for its core, and what
+    two tiles see of one nucleus is joined (see :mod:`tral_monai.inference.nuclei.seams`). A nucleus comes once, with
+    its best class, also where the detector itself lets two classes overlap.
+
+    Args:
+        network: an ``OpenSetRCNN`` of the role ``target``; its contract gives classes, colours, ``fov_mpp``.
+        auxiliary: a detector of the role ``prototype``, for the distances to the known and the unknown prototype.
+        inferer: runs the network on a list of tiles; a ``DetectionInferer`` by default.
+        device: where the networks run; they are moved there.
+        batch_size: tiles per forward pass.
+        tile_px: side of a tile at ``fov_mpp``; the detector's own ``fov_px`` by default. Larger tiles waste less on
+            overlap, but a detector gives up to so many boxes per tile only.
+        overlap_px: least overlap of neighbouring tiles at ``fov_mpp``; it must be at least as wide as the largest
+            nucleus, which could otherwise be cut in every tile.
+        min_score: nuclei with a lower score are left out.
+        known_only: leave out nuclei nearer to the unknown than to the known prototype; needs ``auxiliary``.
+        nms_iou: from which IoU on two boxes are one nucleus, whatever their classes.
+        use_mask: look at tissue only: ``auto`` (where the image is at least 1 mm long), ``always`` or ``never``.
+        tissue_method: ``auto`` or ``paper``; see :func:`tral_monai.slides.tissue.tissue_mask`.
+        min_tissue_coverage: share of a tile's core that must be tissue for the detector to look at it.
+        read_ahead: blocks that the reading thread may be ahead; 0 reads in the calling thread.
+        reading_threads: threads that decode; more than one pays with a GPU.
+
+    Raises:
+        ConfigError: a setting is out of range, or the networks do not fit the task or each other.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        auxiliary: OpenSetRCNN | None = None,
+        *,
+        inferer: TileInferer | None = None,
+        device: torch.device | str = "cpu",
+        batch_size: int = 8,
+        tile_px: int | None = None,
+        overlap_px: int = 64,
+        min_score: float = 0.5,
+        known_only: bool = False,
+        nms_iou: float = 0.5,
+        use_mask: UseMask = "auto",
+        tissue_method: Literal["auto", "paper"] = "auto",
+        min_tissue_coverage: float = 0.05,
+        read_ahead: int = 2,
+        reading_threads: int = 1,
+    ) -> None:
+        facts = detector_facts(network)
+        role = getattr(network, "role", "target")
+        if role != "target":
+            raise ConfigError(
+                f"nuclei are found by a detector of the role 'target', but this one has {role!r}; give the file "
+                "model.pt of a run"
+            )
+        for name, value in (("batch_size", batch_size), ("reading_threads", reading_threads)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, but is {value}")
+        if read_ahead < 0:
+            raise ConfigError(f"read_ahead must be 0 or more, but is {read_ahead}")
+        for name, share in (
+            ("min_score", min_score),
+            ("nms_iou", nms_iou),
+            ("min_tissue_coverage", min_tissue_coverage),
+        ):
+            if not 0.0 <= share <= 1.0:
+                raise ConfigError(f"{name} must lie between 0 and 1, but is {share}")
+        if use_mask not in ("auto", "always", "never"):
+            raise ConfigError(f"use_mask must be 'auto', 'always' or 'never', but is '{use_mask}'")
+        if tissue_method not in ("auto", "paper"):
+            raise ConfigError(f"tissue_method must be 'auto' or 'paper', but is '{tissue_method}'")
+        if known_only and auxiliary is None:
+            raise ConfigError(
+                "known_only needs the auxiliary detector's prototypes; give its checkpoint (auxiliary_checkpoint), or "
+                "set known_only to false"
+            )
+        self.network = network
+        self.classes, self.colours, self.fov_mpp = facts.classes, facts.colours, facts.fov_mpp
+        self.max_detections = facts.max_detections
+        self.tile_px = int(tile_px if tile_px is not None else facts.fov_px)
+        self.overlap_px = overlap_px
+        TilePlan((1, 1), self.tile_px, overlap_px)  # checks both
+        self.distances = None if auxiliary is None else PrototypeDistances(auxiliary)
+        if self.distances is not None and abs(self.distances.fov_mpp / self.fov_mpp - 1) > 0.01:
+            raise ConfigError(
+                f"both detectors must see the same size of pixels, but the target detector was trained at "
+                f"{self.fov_mpp} and the auxiliary one at {self.distances.fov_mpp} um per pixel; take both from one run"
+            )
+        self.inferer: TileInferer = inferer if inferer is not None else DetectionInferer()
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        self.min_score, self.known_only, self.nms_iou = min_score, known_only, nms_iou
+        self.use_mask, self.tissue_method, self.min_tissue_coverage = use_mask, tissue_method, min_tissue_coverage
+        self.read_ahead, self.reading_threads = read_ahead, reading_threads
+
+    def settings(self) -> dict[str, Any]:
+        """Everything but the detector's weights that decides the nuclei: what a finished image must agree with."""
+        return {
+            "classes": list(self.classes),
+            "colours": {name: list(colour) for name, colour in self.colours.items()},
+            "fov_mpp": self.fov_mpp,
+            "tile_px": self.tile_px,
+            "overlap_px": self.overlap_px,
+            "min_score": self.min_score,
+            "known_only": self.known_only,
+            "nms_iou": self.nms_iou,
+            "use_mask": self.use_mask,
+            "tissue_method": self.tissue_method,
+            "min_tissue_coverage": self.min_tissue_coverage,
+            "auxiliary": None if self.distances is None else self.distances.settings(),
+        }
+
+    def runtime(self) -> dict[str, Any]:
+        """How the detector is run; changes the nuclei by rounding at most."""
+        return {"device": str(self.device), "batch_size": self.batch_size, "inferer": type(self.inferer).__name__}
+
+    def map_slide(self, slide: Slide, *, on_progress: Progress | None = None) -> NucleusMap:
+        """Find the nuclei of one image.
+
+        Args:
+            slide: an open slide or field.
+            on_progress: called with (tiles done, tiles in all), first with 0 done.
+
+        Returns:
+            The nuclei; none where no tissue is found.
+
+        Raises:
+            SlideReadError: the tissue mask, or every single tile, cannot be read.
+            CheckpointError: the detector's output is not finite or of other classes.
+        """
+        started = time.perf_counter()
+        seconds = dict.fromkeys(("mask", "model", "wait_for_pixels", "join", "total"), 0.0)
+        asked = self.fov_mpp / slide.mpp
+        downsample = resolve(slide.level_downsamples, asked).downsample
+        plan = TilePlan(slide.source(asked).size, self.tile_px, self.overlap_px)
+        areas_px, masked = self._areas_to_analyse(slide, plan, downsample)
+        tiles = np.flatnonzero(areas_px >= self.min_tissue_coverage * plan.core_areas_px().ravel())
+        if masked:
+            tiles = tiles[areas_px[tiles] > 0]
+        seconds["mask"] = time.perf_counter() - started
+
+        # The reader takes whole level-0 pixels; where a tile then really starts is computed as the reader does it.
+        half = self.tile_px // 2
+        centres = np.floor((plan.starts_px(tiles) + half) * downsample + 0.5).astype(np.int64)
+        starts = np.floor(centres / downsample + 0.5).astype(np.int64) - half
+        reader = TripletReader(
+            slide,
+            magnifications=(mpp_to_magnification(self.fov_mpp),),
+            tile_px=self.tile_px,
+            num_threads=self.reading_threads,
+        )
+        reading = ResilientReading(
+            reader, centres, max_triplets=max(self.batch_size, _BLOCK_BYTES // (3 * self.tile_px**2))
+        )
+        report = on_progress or _no_report
+        found = [FoundNuclei.nothing()]
+        done = full = 0
+        report(done, len(tiles))
+        with self._ready(), contextlib.closing(prefetch(reading, depth=self.read_ahead)) as blocks:
+            while True:
+                waiting_since = time.perf_counter()
+                block = next(blocks, None)
+                model_since = time.perf_counter()
+                seconds["wait_for_pixels"] += model_since - waiting_since
+                if block is None:
+                    break
+                indices, pixels = block
+                for start in range(0, len(indices), self.batch_size):
+                    batch = indices[start : start + self.batch_size]
+                    images = pixels[start : start + self.batch_size, 0]
+                    nuclei, full_tiles = self._detect(plan, tiles[batch], starts[batch], images)
+                    found.append(nuclei)
+                    full += full_tiles
+                    done += len(batch)
+                    report(done, len(tiles))
+                seconds["model"] += time.perf_counter() - model_since
+        failed = np.array(sorted(reading.failed), dtype=np.int64)
+        if len(tiles) and len(failed) == len(tiles):
+            raise SlideReadError(
+                f"{slide.name}: none of the {len(tiles)} tiles can be decoded ({reading.messages[0]}); the file is "
+                "damaged, copy or scan it again"
+            )
+        joining_since = time.perf_counter()
+        nuclei = FoundNuclei.concatenate(found).of_tile_order()
+        nuclei = nuclei.keep(join(plan, nuclei.boxes_px, nuclei.score, nuclei.tiles, iou=self.nms_iou))
+        cut = int(np.count_nonzero(is_cut(plan, nuclei.boxes_px, nuclei.tiles)))
+        if self.known_only:
+            nuclei = nuclei.keep(~(nuclei.distances[:, 0] > nuclei.distances[:, 1]))  # NaN says nothing
+        boxes = nuclei.boxes_px.astype(np.float64) * downsample
+        boxes = np.clip(boxes, 0, np.tile(np.array(slide.dimensions, dtype=np.float64), 2)).astype(np.float32)
+        inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        nuclei, boxes = nuclei.keep(inside), boxes[inside]
+        read = np.delete(tiles, failed)
+        seconds["join"] = time.perf_counter() - joining_since
+        seconds["total"] = time.perf_counter() - started
+        return NucleusMap(
+            boxes_level0=boxes,
+            labels=nuclei.labels,
+            score=nuclei.score,
+            uncertainty=nuclei.uncertainty,
+            distance_known=np.ascontiguousarray(nuclei.distances[:, 0]),
+            distance_unknown=np.ascontiguousarray(nuclei.distances[:, 1]),
+            classes=self.classes,
+            colours=self.colours,
+            dimensions=slide.dimensions,
+            mpp_xy=slide.mpp_xy,
+            analysed_mm2=float(areas_px[read].sum()) * (downsample * slide.mpp) ** 2 / _UM2_PER_MM2,
+            masked=masked,
+            tiles=len(tiles),
+            failed_centres_level0=centres[failed],
+            failures=tuple(reading.messages),
+            cut_by_seams=cut,
+            warnings=self._warnings(slide, cut, full),
+            seconds=seconds,
+        )
+
+    def _areas_to_analyse(
+        self, slide: Slide, plan: TilePlan, downsample: float
+    ) -> tuple[npt.NDArray[np.float64], bool]:
+        """Area of tissue, or all area, in the core of every tile in pixels of the plan, and whether there is a mask."""
+        long_um = max(slide.dimensions) * slide.mpp
+        if self.use_mask == "never" or (self.use_mask == "auto" and long_um < _MASK_FROM_UM):
+            return plan.core_areas_px().ravel(), False
+        mask = tissue_mask(slide, method=self.tissue_method)
+        return plan.mask_area_px(mask.mask, mask.downsample_level0 / downsample).ravel(), True
+
+    @contextlib.contextmanager
+    def _ready(self) -> Iterator[None]:
+        networks = [self.network.to(self.device)]
+        if self.distances is not None:
+            networks.append(self.distances.network.to(self.device))
+        with eval_mode(*networks), torch.inference_mode():
+            yield
+
+    def _detect(self, plan: TilePlan, tiles: IntArray, starts: IntArray, pixels: Pixels) -> tuple[FoundNuclei, int]:
+        """The nuclei that some tiles answer for, boxes in pixels of the plan; and how many tiles are at the limit."""
+        width, height = plan.tile_size_px
+        images = [np.ascontiguousarray(image[:height, :width]) for image in pixels]
+        detections = self.inferer(images, self.network)
+        self._check(detections, len(images))
+        uncertainty = evidential_uncertainty(detections)
+        of_image = detections.image_of_box
+        boxes_px = np.asarray(detections.boxes_px, dtype=np.float32).reshape(-1, 4)
+        placed = boxes_px + np.tile(starts[of_image], 2).astype(np.float32)
+        keep = np.asarray(detections.scores) >= self.min_score
+        full = int(np.count_nonzero(detections.sum_per_image(keep) >= self.max_detections))
+        keep &= self._best_of_overlapping(boxes_px, detections.scores, of_image, keep)
+        keep &= belongs(plan, placed, tiles[of_image])
+        of_image = of_image[keep]
+        distances = np.full((len(of_image), 2), np.nan, dtype=np.float32)
+        if self.distances is not None and len(of_image):
+            per_image = np.split(boxes_px[keep], np.searchsorted(of_image, np.arange(1, len(images))))
+            distances = self.distances(images, per_image)
+        nuclei = FoundNuclei(
+            boxes_px=placed[keep],
+            labels=detections.labels[keep],
+            score=np.asarray(detections.scores, dtype=np.float32)[keep],
+            uncertainty=uncertainty[keep],
+            distances=distances,
+            tiles=tiles[of_image],
+        )
+        return nuclei, full
+
+    def _best_of_overlapping(
+        self,
+        boxes_px: npt.NDArray[np.float32],
+        scores: npt.NDArray[Any],
+        of_image: IntArray,
+        among: npt.NDArray[np.bool_],
+    ) -> npt.NDArray[np.bool_]:
+        """Non-maximum suppression within each tile, whatever the classes: (n,) bool."""
+        rows = np.flatnonzero(among)
+        kept = batched_nms(
+            torch.from_numpy(boxes_px[rows]),
+            torch.from_numpy(np.asarray(scores, dtype=np.float32)[rows]),
+            torch.from_numpy(of_image[rows]),
+            self.nms_iou,
+        )
+        best = np.zeros(len(among), dtype=bool)
+        best[rows[kept.numpy()]] = True
+        return best
+
+    def _check(self, detections: Detections, images: int) -> None:
+        classes = len(self.classes)
+        if len(detections) != images:
+            raise CheckpointError(f"the detector must answer for {images} tiles, but answered for {len(detections)}")
+        if len(detections.labels) and not 0 <= detections.labels.min() <= detections.labels.max() < classes:
+            raise CheckpointError(
+                f"the detector must give labels 0 to {classes - 1}, one per class in {list(self.classes)}, but gave "
+                f"{detections.labels.min()} to {detections.labels.max()}; the checkpoint is of another class list"
+            )
+        columns = (detections.boxes_px, detections.scores, detections.evidence)
+        if not all(np.isfinite(column).all() for column in columns if column is not None):
+            raise CheckpointError(
+                "the detector's boxes, scores or evidence are not finite; its weights are damaged or its training "
+                "diverged"
+            )
+
+    def _warnings(self, slide: Slide, cut: int, full: int) -> tuple[str, ...]:
+        warnings = []
+        if slide.mpp > _COARSER * self.fov_mpp:
+            warnings.append(
+                f"the image has {slide.mpp:.4g} um per pixel and was enlarged to the {self.fov_mpp:.4g} that the "
+                "detector was trained at; expect it to find less"
+            )
+        if cut:
+            warnings.append(
+                f"{cut} nuclei were cut by the edge of their tile; give overlap_px at least the size of the largest "
+                f"nucleus (it is {self.overlap_px})"
+            )
+        if full:
+            warnings.append(
+                f"{full} tiles held as many nuclei as the detector gives per tile ({self.max_detections}), so that "
+                f"some may be missing; give a smaller tile_px (it is {self.tile_px})"
+            )
+        for warning in warnings:
+            _log.warning("%s: %s", slide.name, warning)
+        return tuple(warnings)
+
+
+def _no_report(done: int, total: int) -> None:
+    """Progress that nobody asked for."""
