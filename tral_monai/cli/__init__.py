@@ -9,6 +9,7 @@ from __future__ import annotations
 
 COMMANDS: dict[str, str] = {
     "cohort": "check a cohort CSV and summarise its slides, classes, areas and triplets",
+    "fields": "check a data set of annotated nuclei: fields, classes, box sizes, open-set settings",
     "ledger": "show what a run has done and spent so far",
     "report": "write the HTML report of a run, compared with other runs",
 }

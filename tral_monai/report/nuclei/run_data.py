@@ -96,17 +96,22 @@ class NucleusRunData(RunData):
 
     @property
     def open_set(self) -> str:
-        """Name of the open-set setting, such as ``5+2``; made of the counts where none was recorded."""
-        for name in (self.settings.get("open_set"), self._index_setting("open_set")):
-            if isinstance(name, str) and name:
-                return name
-        return f"{len(self.classes)}+{len(self.unknown_classes)}"
+        """Name of the open-set setting, such as ``5+2``; made of the counts where the known classes were listed."""
+        recorded = isinstance(self.settings.get("index_settings"), dict)
+        name = self._index_setting("open_set") if recorded else self.settings.get("open_set")
+        return name if isinstance(name, str) and name else f"{len(self.classes)}+{len(self.unknown_classes)}"
 
     @property
     def fold(self) -> int | None:
         """The fold that was held out, or None where it was not recorded."""
         fold = self.settings.get("fold", self._index_setting("fold"))
         return int(fold) if isinstance(fold, int) else None
+
+    @property
+    def folds(self) -> int | None:
+        """How many folds the data were divided into, or None where it was not recorded."""
+        folds = self._index_setting("folds")
+        return int(folds) if isinstance(folds, int) else None
 
     def _index_setting(self, name: str) -> object:
         settings = self.settings.get("index_settings")

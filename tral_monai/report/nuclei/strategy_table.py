@@ -12,7 +12,7 @@ import pandas as pd
 
 from tral_monai.errors import ConfigError
 from tral_monai.metrics.comparison import PairedComparison, compare_to_control
-from tral_monai.report.nuclei.comparison import NucleusComparison, compare
+from tral_monai.report.nuclei.comparison import NucleusComparison, compare, test_train_ratio
 from tral_monai.report.nuclei.run_data import AXES, FP_ON_UNKNOWN, MAP50, NucleusRunData
 from tral_monai.report.run_data import RunData
 
@@ -31,16 +31,12 @@ TITLES = {
 PERCENT = (MAP50, "aulc_images", "aulc_boxes", "aulc_minutes", "purity")
 
 
-def strategy_table(
-    runs: Sequence[str | Path], *, control: str = CONTROL, test_train_ratio: float | None = None
-) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+def strategy_table(runs: Sequence[str | Path], *, control: str = CONTROL) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     """Compare finished runs of one open-set setting.
 
     Args:
         runs: folders of two or more runs.
         control: the strategy that the others are set against, paired over (fold, seed).
-        test_train_ratio: n_test / n_train where runs differ in the fold, which corrects for the overlap of their
-            training sets (`metrics.comparison.paired_t_test`); None for runs on one fixed split.
 
     Returns:
         One row per run (`per_run`), one row per strategy (`per_strategy`), and the latter as Markdown.
@@ -53,7 +49,7 @@ def strategy_table(
     if comparison is None:
         raise ConfigError(f"a comparison needs two evaluated runs or more, but of {len(runs)} fewer were evaluated")
     rows = per_run(comparison)
-    table = per_strategy(rows, control=control, test_train_ratio=test_train_ratio)
+    table = per_strategy(rows, control=control, ratio=test_train_ratio(comparison.runs))
     return rows, table, markdown(table, comparison, control=control)
 
 
@@ -95,20 +91,20 @@ def _row(run: NucleusRunData, split: str, areas: dict[str, float]) -> dict[str, 
     }
 
 
-def per_strategy(rows: pd.DataFrame, *, control: str = CONTROL, test_train_ratio: float | None = None) -> pd.DataFrame:
+def per_strategy(rows: pd.DataFrame, *, control: str = CONTROL, ratio: float | None = None) -> pd.DataFrame:
     """One row per strategy, best area against boxes drawn first.
 
     Columns: strategy, runs, and for each of `COMPARED` ``<name>_mean`` and ``<name>_sd`` (divisor n - 1; NaN for one
     run). Where the control and another strategy ran with the same two or more (fold, seed):
     ``<name>_minus_<control>``, ``_low`` and ``_high`` (95 % interval of the difference) and ``_p`` (paired t-test,
-    adjusted for the number of strategies by Holm).
+    adjusted for the number of strategies by Holm; ``ratio`` is `test_train_ratio`).
     """
     groups = rows.groupby("strategy", sort=False)
     result = pd.DataFrame({"runs": groups.size()})
     for name in COMPARED:
         result[f"{name}_mean"] = groups[name].mean()
         result[f"{name}_sd"] = groups[name].std(ddof=1)
-        for strategy, (test, p) in _paired(rows, name, control, test_train_ratio).items():
+        for strategy, (test, p) in _paired(rows, name, control, ratio).items():
             result.loc[strategy, f"{name}_minus_{control}"] = test.mean_difference
             result.loc[strategy, f"{name}_low"], result.loc[strategy, f"{name}_high"] = test.confidence_interval
             result.loc[strategy, f"{name}_p"] = p
@@ -144,7 +140,11 @@ def markdown(table: pd.DataFrame, comparison: NucleusComparison, *, control: str
         lines.append(f"| `{row['strategy']}` | {row['runs']} | " + " | ".join(cells) + " |")
     paired = f"{MAP50}_minus_{control}"
     if paired in table:
-        lines += ["", f"Difference to `{control}`, paired over folds and seeds (95 % interval; p after Holm):", ""]
+        lines += [
+            "",
+            f"Difference to `{control}`, paired over folds and seeds (95 % interval; p after Holm){_corrected(comparison)}:",
+            "",
+        ]
         shown = (MAP50, "aulc_images", "aulc_boxes", "aulc_minutes")
         lines += ["| strategy | " + " | ".join(TITLES[name] for name in shown) + " |", "|---" * (len(shown) + 1) + "|"]
         for _, row in table[table[paired].notna()].iterrows():
@@ -162,6 +162,10 @@ def _ranges(comparison: NucleusComparison) -> str:
         if of.common is not None
     ]
     return f"Areas are the mean mAP over {', '.join(parts)}." if parts else "The runs share no range of cost."
+
+
+def _corrected(comparison: NucleusComparison) -> str:
+    return "" if test_train_ratio(comparison.runs) is None else ", widened for the folds' common training fields"
 
 
 def _cell(name: str, mean: float, sd: float) -> str:
