@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import functools
 from collections import Counter
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from tral_monai.annotations.nuclei.data_sets import DATASETS, OPEN_SETS, known_classes, read_fields
+from tral_monai.data.generated.fields import generate_fields
 from tral_monai.errors import AnnotationError, ConfigError
 
 
@@ -19,6 +21,11 @@ def consep(folder, *, names=("train_1",)):
         Image.new("RGB", (30, 20)).save(folder / "images" / f"{name}.png")
         savemat(folder / "labels" / f"{name}.mat", {"inst_map": instances, "inst_type": np.array([[4]])})
     return folder
+
+
+@functools.cache
+def real_fields(dataset, folder):
+    return read_fields(dataset, folder)
 
 
 def test_the_settings_are_those_of_the_paper():
@@ -45,17 +52,30 @@ def test_the_settings_are_those_of_the_paper():
     ],
 )
 def test_the_real_sets_hold_the_known_classes_and_the_unknown_ones(tral_data, dataset, folder, setting, unknown):
-    fields = read_fields(dataset, tral_data / folder)
+    fields = real_fields(dataset, tral_data / folder)
     present = {name for field in fields for name, out in zip(field.classes, field.ignored, strict=True) if not out}
     assert present - set(known_classes(dataset, setting)) == unknown
     assert set(known_classes(dataset, setting)) < present
 
 
 def test_two_thirds_are_unknown_in_the_last_setting_of_consep(tral_data):
-    counts = Counter(name for field in read_fields("consep", tral_data / "consep") for name in field.classes)
+    counts = Counter(name for field in real_fields("consep", tral_data / "consep") for name in field.classes)
     known = sum(counts[name] for name in known_classes("consep", "2+5"))
     assert known == 1117 + 4420
     assert 0.62 < 1 - known / counts.total() < 0.68
+
+
+def test_the_generated_set_is_read_and_has_the_seven_classes(tmp_path):
+    generate_fields(tmp_path, n_fields=4, field_px=256, hospitals=2, patients=4, seed=1)
+    fields = read_fields("generated", tmp_path)
+    assert [field.width_px for field in fields] == [256] * 4
+    assert {field.mpp for field in fields} == {0.25}
+    assert len({field.patient for field in fields}) == 4
+    assert len({field.hospital for field in fields}) == 2
+    present = {name for field in fields for name in field.classes}
+    assert set(known_classes("generated", "3+4")) <= present
+    assert present <= {*known_classes("generated", "5+2"), "macrophage", "other"}
+    assert all(field.problems == () for field in fields)
 
 
 def test_given_values_reach_the_reader(tmp_path):

@@ -51,12 +51,12 @@ def test_the_highest_come_first_and_ties_keep_their_order():
 
 
 def test_the_table_by_hand():
-    table = selection_table(COUNTS, fraction=0.25, seeds=4000)
+    table = selection_table(COUNTS, fraction=0.25, seeds=1000)
     assert (table.fields, table.chosen) == (4, 1)
     assert (table.total_count.known, table.total_count.unknown, table.total_count.purity) == (6, 6, 0.5)
     assert (table.oracle.known, table.oracle.purity) == (8, 1.0)
-    assert table.random.known == pytest.approx(15 / 4, abs=0.2)
-    assert table.random.unknown == pytest.approx(10 / 4, abs=0.2)
+    assert table.random.known == pytest.approx(15 / 4, abs=0.35)
+    assert table.random.unknown == pytest.approx(10 / 4, abs=0.35)
     assert table.unknown_share == 10 / 25
     assert table.fields_with_unknown == 3 / 4
     # Ranks of known: 4, 2, 3, 1; of total (8, 2, 12, 3): 3, 1, 4, 2. Squared differences 1 + 1 + 1 + 1 = 4.
