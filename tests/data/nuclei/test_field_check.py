@@ -47,10 +47,10 @@ def test_boxes_outside_are_left_out_and_counted(make_field):
 
 
 def test_empty_fields_stay_and_readers_notes_are_kept(make_field):
-    field = make_field("f", problems=("3 classes unknown",))
+    field = make_field("f", problems=("3 classes unknown", "f: a box repaired"))
     assert check_fields([field], images=False) == (
         [field],
-        ["f: 3 classes unknown", "f: no nucleus is annotated; the field is kept"],
+        ["f: 3 classes unknown", "f: a box repaired", "f: no nucleus is annotated; the field is kept"],
     )
 
 

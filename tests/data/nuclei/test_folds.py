@@ -108,6 +108,21 @@ def test_no_group_is_on_two_sides_and_folds_are_balanced(weights, folds, seed, d
     assert np.array_equal(found, assign_folds(groups, weights, folds, seed=seed))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_rare_class_is_in_every_fold_where_that_can_be(seed):
+    # 30 images of 100 nuclei; 15 nuclei of a rare class in each of six images.
+    nuclei = np.array([[100 - 15 * (n < 6), 15 * (n < 6)] for n in range(30)])
+    folds = assign_folds(np.arange(30), nuclei, 3, seed=seed)
+    rare = np.bincount(folds, weights=nuclei[:, 1])
+    assert rare.min() >= 15  # half of the fair share of 30
+    assert np.bincount(folds).tolist() == [10] * 3
+
+
+def test_a_class_in_one_image_does_no_harm():
+    folds = assign_folds(np.arange(10), [[5, 0]] * 9 + [[4, 1]], 5)
+    assert np.bincount(folds).tolist() == [2] * 5
+
+
 def test_another_seed_is_another_division():
     divisions = {tuple(assign_folds(np.arange(27), [500 + 10 * n for n in range(27)], 5, seed=s)) for s in range(10)}
     assert len(divisions) == 10

@@ -35,7 +35,11 @@ def check_fields(fields: Sequence[NucleusField], *, images: bool = True) -> tupl
     Raises:
         CohortError: No field is left, or two have the same name.
     """
-    problems = [f"{field.name}: {problem}" for field in fields for problem in field.problems]
+    problems = [
+        problem if problem.startswith(field.name) else f"{field.name}: {problem}"
+        for field in fields
+        for problem in field.problems
+    ]
     names = [field.name for field in fields]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
@@ -15,6 +16,7 @@ from tral_monai.errors import CohortError, ConfigError
 GroupBy = Literal["auto", "hospital", "patient", "slide", "image"]
 """What stays together, coarsest first. ``auto``: the coarsest that is known for all fields and gives enough groups."""
 
+_DRAWS = 64
 _LEVELS = ("hospital", "patient", "slide", "image")
 
 
@@ -61,16 +63,18 @@ def group_fields(
 
 
 def assign_folds(
-    groups: npt.NDArray[np.int64], weights: Sequence[int], folds: int, *, seed: int = 0
+    groups: npt.NDArray[np.int64], nuclei: npt.ArrayLike, folds: int, *, seed: int = 0
 ) -> npt.NDArray[np.int64]:
-    """Give every group a fold so that the folds hold about the same number of nuclei.
+    """Give every group a fold so that the folds hold about the same number of nuclei, and of each class.
 
     Groups come in a random order that prefers the heavy ones, each to the fold that is lightest so far. So the fold
-    with most nuclei exceeds that with fewest by no more than the heaviest group, and every fold has a group.
+    with most nuclei exceeds that with fewest by no more than the heaviest group, and every fold has a group. Of 64
+    such divisions, the one is taken that comes nearest to giving every fold half its fair share of each class: by
+    chance alone, a class that lies in few images is easily missing from a fold, which then cannot test it.
 
     Args:
         groups: (n,) group of each field.
-        weights: (n,) nuclei of each field.
+        nuclei: (n,) nuclei of each field, or (n, C) nuclei of each class.
         folds: Number of folds.
         seed: Another seed gives another division; the same gives the same.
 
@@ -86,17 +90,35 @@ def assign_folds(
     names, of_field = np.unique(groups, return_inverse=True)
     if len(names) < folds:
         raise CohortError(_too_few("group", len(names), folds))
-    # One more than its nuclei, so that groups without any are spread as well.
-    weight = np.bincount(of_field, weights=np.asarray(weights, dtype=np.float64), minlength=len(names)) + 1
-    generator = np.random.default_rng(seed)
-    order = np.argsort(-weight * generator.uniform(0.5, 1.5, len(names)), kind="stable")
-    load, fold_of = np.zeros(folds), np.zeros(len(names), dtype=np.int64)
-    preference = generator.permutation(folds)
+    of_class = np.asarray(nuclei, dtype=np.float64).reshape(len(groups), -1)
+    counts = np.zeros((len(names), of_class.shape[1]))
+    np.add.at(counts, of_field, of_class)
+    half_share = np.maximum(counts.sum(0) / (2 * folds), 1e-9)
+    best, best_cover = np.zeros(len(names), dtype=np.int64), -1.0
+    for draw in range(_DRAWS):
+        fold_of = _divide(counts.sum(1), folds, np.random.default_rng([seed, draw]))
+        of_fold = np.zeros((folds, counts.shape[1]))
+        np.add.at(of_fold, fold_of, counts)
+        cover = float(np.minimum(of_fold / half_share, 1).sum())
+        if cover > best_cover:
+            best, best_cover = fold_of, cover
+        if cover >= folds * np.count_nonzero(counts.sum(0)) - 1e-9:
+            break
+    return best[of_field]
+
+
+def _divide(nuclei: npt.NDArray[np.float64], folds: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+    """One division of groups: the fold of each."""
+    weight = nuclei + 1  # so that groups without any nucleus are spread as well
+    order = np.argsort(-weight * generator.uniform(0.5, 1.5, len(weight)), kind="stable")
+    # The folds by load; a draw decides among equal ones.
+    heap = [(0.0, int(place), fold) for fold, place in enumerate(generator.permutation(folds))]
+    heapq.heapify(heap)
+    fold_of = np.zeros(len(weight), dtype=np.int64)
     for group in order:
-        lightest = preference[np.argmin(load[preference])]
-        fold_of[group] = lightest
-        load[lightest] += weight[group]
-    return fold_of[of_field]
+        load, place, fold_of[group] = heap[0]
+        heapq.heapreplace(heap, (load + float(weight[group]), place, int(fold_of[group])))
+    return fold_of
 
 
 def given_folds(fields: Sequence[NucleusField], fold_of_slide: Mapping[str, int]) -> npt.NDArray[np.int64]:

@@ -27,6 +27,8 @@ from tral_monai.errors import CohortError, ConfigError
 logger = logging.getLogger(__name__)
 
 PARTS = ("train", "val", "test")
+_LOGGED = 20
+_RULES = 1  # of cutting and dividing: a change of them raises it, and tables of older rules are built again
 
 # Okabe & Ito's colours, which colour-blind readers tell apart, then greys for what is not asked for.
 _COLORS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (213, 94, 0), (0, 114, 178), (240, 228, 66))
@@ -138,8 +140,10 @@ class NucleusIndex:
             self._build()
         else:
             self._load_or_build(Path(output_dir) / "fovs.parquet")
-        for problem in self.problems:
+        for problem in self.problems[:_LOGGED]:
             logger.warning("%s", problem)
+        if len(self.problems) > _LOGGED:
+            logger.warning("... and %d more problems of the data set", len(self.problems) - _LOGGED)
 
     @classmethod
     def from_fields(
@@ -243,7 +247,7 @@ class NucleusIndex:
     def _made_from(self) -> dict[str, Any]:
         ready = self._fields
         content = content_of_folder(self._folder()) if ready is None else content_of_fields(ready)
-        return json.loads(json.dumps({"content": content, "settings": self._settings}))
+        return json.loads(json.dumps({"content": content, "settings": self._settings, "rules": _RULES}))
 
     def _folder(self) -> Path:
         if self._dataset_dir is None:
@@ -265,7 +269,7 @@ class NucleusIndex:
         known_or_ignored = [tuple(name if name in named else IGNORED for name in names) for names in table["classes"]]
         table["classes"] = pd.Series(known_or_ignored, dtype=object)
         self.table = self._draw(table)
-        self.problems = (*problems, *self._class_problems())
+        self.problems = (*self._class_problems(), *problems)
 
     def _read(self, unread: list[str]) -> list[NucleusField]:
         """The fields; those of the data set that cannot be read are noted in ``unread``."""
@@ -320,7 +324,10 @@ class NucleusIndex:
             if split_groups and fold is not None:
                 problems.append(f"fold_of_slide puts {split_groups} {level}s into more than one fold")
         else:
-            fold_of_field = assign_folds(groups, nuclei, folds if fold is not None else 1, seed=seed)
+            # Of all classes, known or not: so that the open-set settings of one seed have the same folds.
+            names = sorted({name for field in fields for name in field.classes})
+            of_class = [[_named(field, name) for name in names] for field in fields]
+            fold_of_field = assign_folds(groups, of_class, folds if fold is not None else 1, seed=seed)
         test = fold_of_field == fold if fold is not None else np.zeros(len(fields), dtype=np.bool_)
         parts = np.where(test, "test", "train").astype(object)
         rest = np.flatnonzero(~test)
@@ -358,3 +365,8 @@ class NucleusIndex:
                 )
             problems += [f"known class '{name}' has no nucleus in the {part} part: {meaning}" for name in empty]
         return problems
+
+
+def _named(field: NucleusField, class_name: str) -> int:
+    """Nuclei of a class in a field that are not ignored."""
+    return sum(name == class_name and not off for name, off in zip(field.classes, field.ignored, strict=True))
