@@ -37,13 +37,14 @@ def test_detections_and_the_nuclei_of_cells(tmp_path, suffix):
         nucleus(40, 40, 50, 50, "plasma", "cell", extra={"nucleusGeometry": inner}),
         nucleus(60, 40, 70, 50, "plasma", "cell"),
         nucleus(10, 10, 20, 25, None),
+        nucleus(10, 10, 20, 25, "Ignore*"),
         rectangle(0, 0, 90, 70, "Tumor region"),  # beside detections, an annotation is no nucleus
         nucleus(0, 0, 50, 50, "x", "tile"),
     ]
     (field,) = read_qupath(write(tmp_path, objects, suffix=suffix), mpp=0.25)
-    assert field.boxes_px.tolist() == [[2, 3, 12, 7], [42, 42, 48, 47], [60, 40, 70, 50], [10, 10, 20, 25]]
-    assert field.classes == ("tumor", "plasma", "plasma", "ignored")
-    assert field.ignored.tolist() == [False, False, False, True]
+    assert field.boxes_px.tolist() == [[2, 3, 12, 7], [42, 42, 48, 47], [60, 40, 70, 50], *[[10, 10, 20, 25]] * 2]
+    assert field.classes == ("tumor", "plasma", "plasma", "ignored", "ignored")
+    assert field.ignored.tolist() == [False, False, False, True, True]
     assert (field.name, field.image, field.mpp, field.slide) == ("a", tmp_path / "a.png", 0.25, None)
     assert (field.width_px, field.height_px, field.problems) == (100, 80, ())
 

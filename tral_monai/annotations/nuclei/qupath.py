@@ -41,7 +41,8 @@ Area = tuple[int, int, int, int]
 def read_qupath(
     folder: str | os.PathLike[str], *, mpp: float | None = None, problems: list[str] | None = None
 ) -> list[NucleusField]:
-    """Read a folder of images and GeoJSON exports. An unclassified nucleus is ignored.
+    """Read a folder of images and GeoJSON exports. A nucleus without a class, or of QuPath's class
+    ``Ignore*``, is ignored.
 
     Slide, patient, hospital and mpp of an image may stand in ``images.csv`` (see ``image_table``). Without, the slide
     of a field is the image's stem where the image is a slide or has several fields, and patient and hospital are
@@ -192,7 +193,8 @@ def _nuclei(nuclei: list[Annotation], export: Path) -> tuple[npt.NDArray[np.floa
     outlined = np.isin(shapely.get_type_id(shapes), (3, 6))  # Polygon, MultiPolygon
     outlined &= ~shapely.is_empty(shapes)
     boxes = shapely.bounds(np.array(shapes, dtype=object)[outlined]).reshape(-1, 4)
-    classes = [nuclei[row].class_name or IGNORED_CLASS for row in np.flatnonzero(outlined)]
+    names = [nuclei[row].class_name for row in np.flatnonzero(outlined)]
+    classes = [IGNORED_CLASS if name in (None, "", "Ignore*") else str(name) for name in names]
     return boxes, classes, int((~outlined).sum())
 
 
