@@ -17,8 +17,9 @@ import pandas as pd
 from tral_monai.annotations.nuclei.model import NucleusField
 from tral_monai.atomic_file import atomic_path
 from tral_monai.data.nuclei.cut import check_cut_settings, common_mpp, cut_fields
+from tral_monai.data.nuclei.division import PARTS, divide_classes, divide_fields, draw_fovs
 from tral_monai.data.nuclei.field_check import check_fields
-from tral_monai.data.nuclei.folds import GroupBy, assign_folds, choose_validation, given_folds, group_fields
+from tral_monai.data.nuclei.folds import GroupBy
 from tral_monai.data.nuclei.fov_table import read_fovs, write_fovs
 from tral_monai.data.nuclei.index_source import content_of_fields, content_of_folder, read_fold_list
 from tral_monai.data.nuclei.open_set import IGNORED, UNKNOWN, OpenSet
@@ -26,7 +27,6 @@ from tral_monai.errors import CohortError, ConfigError
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("train", "val", "test")
 _LOGGED = 20
 _RULES = 1  # of cutting and dividing: a change of them raises it, and tables of older rules are built again
 
@@ -109,7 +109,6 @@ class NucleusIndex:
         if isinstance(known, str) or isinstance(unknown, str):
             raise ConfigError("known and unknown must be lists of class names, but one is a text; write [name, ...]")
         self._fields = None if fields is None else list(fields)
-        self._fold_of_slide = read_fold_list(fold_of_slide)
         self._known, self._unknown = known, unknown
         self._dataset_dir = dataset_dir
         self._settings: dict[str, Any] = {
@@ -124,7 +123,7 @@ class NucleusIndex:
             "folds": folds,
             "fold": fold,
             "group_by": group_by,
-            "fold_of_slide": self._fold_of_slide,
+            "fold_of_slide": read_fold_list(fold_of_slide),
             "val_fraction": val_fraction,
             "seed": seed,
             "class_level": class_level,
@@ -259,17 +258,25 @@ class NucleusIndex:
         unread: list[str] = []
         fields, problems = check_fields(self._read(unread), images=settings["check_images"])
         problems = [*(f"skipped {problem}" for problem in unread), *problems]
-        self.open_set = self._divide_classes(fields, problems)
+        known = self._known
+        if known is None:
+            from tral_monai.annotations.nuclei.data_sets import known_classes
+
+            known = known_classes(settings["dataset"], settings["open_set"])
+        self.open_set, of_classes = divide_classes(
+            fields, known=known, unknown=self._unknown, must_occur=self._known is not None
+        )
         named = set(self.open_set.known) | set(self.open_set.unknown)
         fov_mpp = settings["fov_mpp"] if settings["fov_mpp"] is not None else common_mpp(fields)
-        parts, self.group_by = self._divide_fields(fields, problems)
+        names = ("folds", "fold", "group_by", "fold_of_slide", "val_fraction", "seed")
+        parts, self.group_by, of_folds = divide_fields(fields, **{name: settings[name] for name in names})
         table = cut_fields(fields, fov_mpp=fov_mpp, fov_px=settings["fov_px"], min_box_px=settings["min_box_px"])
         part_of_field = {field.name: part for field, part in zip(fields, parts, strict=True)}
         table["part"] = [part_of_field[name] for name in table["field"]]
         known_or_ignored = [tuple(name if name in named else IGNORED for name in names) for names in table["classes"]]
         table["classes"] = pd.Series(known_or_ignored, dtype=object)
-        self.table = self._draw(table)
-        self.problems = (*self._class_problems(), *problems)
+        self.table = draw_fovs(table, settings["max_fovs"], seed=settings["seed"])
+        self.problems = (*self._class_problems(), *of_classes, *of_folds, *problems)
 
     def _read(self, unread: list[str]) -> list[NucleusField]:
         """The fields; those of the data set that cannot be read are noted in ``unread``."""
@@ -279,75 +286,6 @@ class NucleusIndex:
 
         given = {name: self._settings[name] for name in ("mpp", "class_level", "box_um")}
         return read_fields(self._settings["dataset"], self._folder(), **given, problems=unread)
-
-    def _divide_classes(self, fields: Sequence[NucleusField], problems: list[str]) -> OpenSet:
-        counts = Counter(
-            name for field in fields for name, off in zip(field.classes, field.ignored, strict=True) if not off
-        )
-        known = self._known
-        if known is None:
-            from tral_monai.annotations.nuclei.data_sets import known_classes
-
-            known = known_classes(self._settings["dataset"], self._settings["open_set"])
-        else:
-            absent = sorted(set(known) - set(counts))
-            if absent:
-                raise ConfigError(
-                    f"the known classes {absent} do not occur in the data, whose classes are {sorted(counts)}; "
-                    "correct the names in known"
-                )
-        if self._unknown is None:
-            return OpenSet.of(known, counts)
-        open_set = OpenSet(tuple(known), tuple(self._unknown))
-        for name in sorted(set(counts) - set(open_set.known) - set(open_set.unknown)):
-            problems.append(
-                f"class '{name}' ({counts[name]} nuclei) is neither known nor unknown: its nuclei are ignored; add it "
-                "to one of the lists to have them count"
-            )
-        return open_set
-
-    def _divide_fields(self, fields: Sequence[NucleusField], problems: list[str]) -> tuple[list[str], str]:
-        settings = self._settings
-        fold, seed, val_fraction = settings["fold"], settings["seed"], settings["val_fraction"]
-        nuclei = [len(field) for field in fields]
-        given = self._fold_of_slide is not None
-        folds = len(set(self._fold_of_slide.values())) if self._fold_of_slide is not None else int(settings["folds"])
-        if fold is not None and not 0 <= fold < folds:
-            raise ConfigError(f"fold must be from 0 to {folds - 1} (there are {folds} folds), but is {fold!r}")
-        needed = 1 if fold is None or given else folds
-        if val_fraction:
-            needed = max(needed + (folds == 1), 2)
-        level, groups = group_fields(fields, group_by=settings["group_by"], at_least=needed)
-        if self._fold_of_slide is not None:
-            fold_of_field = given_folds(fields, self._fold_of_slide)
-            split_groups = sum(len(np.unique(fold_of_field[groups == group])) > 1 for group in np.unique(groups))
-            if split_groups and fold is not None:
-                problems.append(f"fold_of_slide puts {split_groups} {level}s into more than one fold")
-        else:
-            # Of all classes, known or not: so that the open-set settings of one seed have the same folds.
-            names = sorted({name for field in fields for name in field.classes})
-            of_class = [[_named(field, name) for name in names] for field in fields]
-            fold_of_field = assign_folds(groups, of_class, folds if fold is not None else 1, seed=seed)
-        test = fold_of_field == fold if fold is not None else np.zeros(len(fields), dtype=np.bool_)
-        parts = np.where(test, "test", "train").astype(object)
-        rest = np.flatnonzero(~test)
-        if val_fraction and len(rest):
-            taken = choose_validation(groups[rest], [nuclei[row] for row in rest], val_fraction, seed=seed)
-            parts[rest[taken]] = "val"
-        return [str(part) for part in parts], level
-
-    def _draw(self, table: pd.DataFrame) -> pd.DataFrame:
-        """At most ``max_fovs`` rows, from each part its share."""
-        most = self._settings["max_fovs"]
-        if most is None or len(table) <= most:
-            return table
-        generator = np.random.default_rng([self._settings["seed"], 2])
-        kept = []
-        for part in PARTS:
-            rows = np.flatnonzero(table["part"] == part)
-            share = max(round(most * len(rows) / len(table)), 1) if len(rows) else 0
-            kept += generator.permutation(rows)[:share].tolist()
-        return table.iloc[sorted(kept)].reset_index(drop=True)
 
     def _class_problems(self) -> list[str]:
         parts = set(self.table["part"])
@@ -365,8 +303,3 @@ class NucleusIndex:
                 )
             problems += [f"known class '{name}' has no nucleus in the {part} part: {meaning}" for name in empty]
         return problems
-
-
-def _named(field: NucleusField, class_name: str) -> int:
-    """Nuclei of a class in a field that are not ignored."""
-    return sum(name == class_name and not off for name, off in zip(field.classes, field.ignored, strict=True))
