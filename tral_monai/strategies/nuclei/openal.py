@@ -17,7 +17,8 @@ from tral_monai.strategies.options import number, whole
 from tral_monai.strategies.registry import register
 from tral_monai.strategies.uncertainty import uncertainty
 
-_CHUNK_ROWS = 1 << 14
+_CHUNK_ROWS = 1 << 10  # features looked at together: they and their products then stay in the processor's cache
+_BLOCKS = 4
 
 
 @register
@@ -120,8 +121,8 @@ def reference_distances(
 
     Rows are scaled to length 1, then standardised by the reference's mean and deviation. One cluster is the whole
     reference; more come from k-means with a fixed seed, at most as many as there are different rows. Each cluster's
-    covariance (of the population) is shrunk towards the identity, see `OpenAl`. Distances are single precision matrix
-    products with the whitening matrix of each cluster, in chunks.
+    covariance (of the population) is shrunk towards the identity, see `OpenAl`. Distances come from single precision
+    matrix products with the whitening matrices of all clusters, chunk by chunk.
     """
     unit = _unit(reference)
     mean, deviation = unit.mean(axis=0), unit.std(axis=0)
@@ -131,22 +132,49 @@ def reference_distances(
     standard = standard[np.lexsort(standard[:, :8].T)]
     k = min(clusters, len(np.unique(standard, axis=0))) if clusters > 1 else 1
     labels = k_means(standard, k, np.random.default_rng(0))[1] if k > 1 else np.zeros(len(standard), dtype=np.int64)
-    whitenings = []
+    lower, offsets = [], []
     for cluster in np.unique(labels):
         centre, matrix = whitening(standard[labels == cluster], shrinkage)
-        # (x - mean) / scale - centre, all in one product: x @ (matrix / scale) - offset.
-        folded = matrix / scale[:, None]
-        whitenings.append((folded.astype(np.float32), (mean @ folded + centre @ matrix).astype(np.float32)))
+        triangle = _lower_triangle(matrix) / scale[:, None]
+        # (x - mean) / scale - centre, all in one product: x @ triangle - offset.
+        lower.append(triangle.astype(np.float32))
+        offsets.append((mean @ triangle + (centre * scale) @ triangle).astype(np.float32))
+    blocks = _column_blocks(np.stack(lower), np.stack(offsets))
     out = np.empty(len(features))
     for start in range(0, len(features), _CHUNK_ROWS):
-        part = slice(start, start + _CHUNK_ROWS)
-        x = _unit(features[part]).astype(np.float32)
-        nearest = np.full(len(x), np.inf, dtype=np.float32)
-        for matrix, offset in whitenings:
-            white = x @ matrix
+        x = _unit(features[start : start + _CHUNK_ROWS]).astype(np.float32)
+        distances = np.zeros((len(x), len(lower)), dtype=np.float32)
+        for first, columns, offset in blocks:
+            white = x[:, first:] @ columns
             white -= offset
-            np.minimum(nearest, np.einsum("ij,ij->i", white, white), out=nearest)
-        out[part] = nearest
+            white = white.reshape(len(x), len(lower), -1)
+            distances += np.einsum("bci,bci->bc", white, white)
+        out[start : start + _CHUNK_ROWS] = distances.min(axis=1)
+    return out
+
+
+def _lower_triangle(w: FloatArray) -> FloatArray:
+    """L (D, D), nothing above its diagonal, with L L^T = W W^T for W (D, r): the same distances, half the products."""
+    triangle = np.zeros((len(w), len(w)))
+    if w.shape[1]:
+        r = np.asarray(np.linalg.qr(w.T, mode="r"))
+        triangle[:, : len(r)] = r.T
+    return triangle
+
+
+def _column_blocks(lower: F32, offsets: F32) -> list[tuple[int, F32, F32]]:
+    """The clusters' triangles (k, D, D) cut into blocks of columns, side by side: a few wide products per chunk.
+
+    Returns:
+        For each block its first column and first row that is not zero, the matrix (D - first, k * columns), and the
+        offset (k * columns,).
+    """
+    width = offsets.shape[1]
+    step = -(-width // _BLOCKS)
+    out = []
+    for first in range(0, width, step):
+        matrix = lower[:, first:, first : first + step].transpose(1, 0, 2).reshape(width - first, -1)
+        out.append((first, np.ascontiguousarray(matrix), offsets[:, first : first + step].reshape(-1)))
     return out
 
 
