@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -181,7 +181,7 @@ def get_field_oracle(
     seconds_per_box: float | None = None,
     seconds_per_class: float | None = None,
     seed: int = 0,
-    **options: Any,
+    options: Mapping[str, Any] | None = None,
 ) -> FieldOracle:
     """An oracle by name: ``archive``, or ``noisy`` with the options of :class:`NoisyFieldOracle`.
 
@@ -193,7 +193,7 @@ def get_field_oracle(
         seconds_per_box: the same.
         seconds_per_class: the same.
         seed: of the noise.
-        **options: ``rate``, ``confusion``, ``missed`` and ``jitter_px`` of ``noisy``.
+        options: ``rate``, ``confusion``, ``missed`` and ``jitter_px`` of ``noisy``.
 
     Raises:
         ConfigError: no oracle has that name, or it has no such option.
@@ -207,6 +207,7 @@ def get_field_oracle(
     allowed = {"archive": set(), "noisy": {"rate", "confusion", "missed", "jitter_px"}}
     if name not in allowed:
         raise ConfigError(f"no oracle for fields of view is called '{name}'; choose one of {sorted(allowed)}")
+    options = options or {}
     strange = sorted(set(options) - allowed[name])
     if strange:
         raise ConfigError(f"the oracle '{name}' has no option {strange}; it has {sorted(allowed[name]) or 'none'}")

@@ -15,11 +15,11 @@ import torch
 from tral_monai.data.nuclei.detections import Detections, concatenate
 from tral_monai.data.nuclei.fov_table import fov_size_px
 from tral_monai.data.nuclei.reader import FovReader
-from tral_monai.errors import CheckpointError, ConfigError
+from tral_monai.errors import ConfigError
 from tral_monai.networks.checkpoint import load_checkpoint
 from tral_monai.networks.nuclei.detect import FieldOutputs, detect, roi_features
 from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
-from tral_monai.rounds.nuclei.views import View, back_to_images
+from tral_monai.transforms.views import View, add_noise
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -27,13 +27,15 @@ FloatArray = npt.NDArray[np.float32]
 class FieldPredictions(NamedTuple):
     """What a detector says of n fields of view, in the order of the table; see ``FieldOutputs`` for the first three.
 
-    ``views`` holds one :class:`Detections` of the n fields for each view, boxes mapped back to the field.
+    ``views`` holds one :class:`Detections` of the n fields for each view, boxes mapped back to the field, and
+    ``noisy`` one for each level of noise.
     """
 
     detections: Detections
     image_features: FloatArray | None
     predicted_losses: FloatArray | None
     views: tuple[Detections, ...]
+    noisy: tuple[Detections, ...]
 
 
 class FieldPredictor:
@@ -73,15 +75,19 @@ class FieldPredictor:
         want: Collection[str] = frozenset(),
         views: Sequence[View] = (),
         view_want: Collection[str] = frozenset(),
+        noise_levels: Sequence[float] = (),
+        noise_want: Collection[str] = frozenset(),
     ) -> FieldPredictions:
-        """Detections in all fields of the table, and in views of them.
+        """Detections in all fields of the table, and in altered views of them.
 
         Args:
             checkpoint: the detector.
             table: n fields of view.
             want: what to add, see :data:`tral_monai.networks.nuclei.detect.WANTS`.
-            views: further pictures of every field to look at.
+            views: views of every field to look at too.
             view_want: what to add for the views.
+            noise_levels: standard deviations of noise to add to every field, each looked at too.
+            noise_want: what to add for the noisy fields.
 
         Raises:
             CheckpointError: the checkpoint is not a detector's.
@@ -91,47 +97,50 @@ class FieldPredictor:
         network = self._network(Path(checkpoint))
         outputs: list[FieldOutputs] = []
         seen: list[list[Detections]] = [[] for _ in views]
-        if table.empty:
-            outputs.append(detect(network, [], want=want))
-            seen = [[detect(network, [], want=view_want).detections] for _ in views]
+        noisy: list[list[Detections]] = [[] for _ in noise_levels]
         for rows, images in self._batches(table):
-            outputs.append(detect(network, images, want=want, batch_size=self._batch_size, autocast=self._amp))
+            outputs.append(self._detect(network, images, want))
             for view, found in zip(views, seen, strict=True):
-                pictures = [view.apply(image, int(i)) for image, i in zip(images, rows["id"], strict=True)]
-                there = detect(network, pictures, want=view_want, batch_size=self._batch_size, autocast=self._amp)
-                found.append(back_to_images(there.detections, view, fov_size_px(rows)))
+                there = self._detect(network, [view.image(image) for image in images], view_want).detections
+                found.append(view.detections_to_reference(there, fov_size_px(rows)))
+            for level, found in zip(noise_levels, noisy, strict=True):
+                pairs = zip(images, rows["id"], strict=True)
+                pictures = [add_noise(image, level, fov_id=int(number)) for image, number in pairs]
+                found.append(self._detect(network, pictures, noise_want).detections)
         return FieldPredictions(
             concatenate([part.detections for part in outputs]),
             _joined([part.image_features for part in outputs]),
             _joined([part.predicted_losses for part in outputs]),
             tuple(concatenate(found) for found in seen),
+            tuple(concatenate(found) for found in noisy),
         )
 
     def roi_features(self, checkpoint: str | Path, table: pd.DataFrame) -> FloatArray:
         """RoI features (sum k, D) float32 at all boxes of the table, row after row."""
         network = self._network(Path(checkpoint))
-        parts = [roi_features(network, [], [])]
+        parts = []
         for rows, images in self._batches(table):
             parts.append(
                 roi_features(network, images, list(rows["boxes_px"]), batch_size=self._batch_size, autocast=self._amp)
             )
         return np.concatenate(parts)
 
-    def _batches(self, table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, list[npt.NDArray[np.uint8]]]]:
-        for start in range(0, len(table), self._batch_size):
+    def _detect(self, network: OpenSetRCNN, images: Sequence[torch.Tensor], want: Collection[str]) -> FieldOutputs:
+        return detect(network, images, want=want, batch_size=self._batch_size, autocast=self._amp)
+
+    def _batches(self, table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, list[torch.Tensor]]]:
+        """Rows with their images, uint8 (3, h, w); an empty table gives one empty batch."""
+        for start in range(0, max(len(table), 1), self._batch_size):
             rows = table.iloc[start : start + self._batch_size]
-            yield rows, [self._reader.read(row) for _, row in rows.iterrows()]
-            if self._progress is not None:
+            pixels = [self._reader.read(row) for _, row in rows.iterrows()]
+            yield rows, [torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) for image in pixels]
+            if self._progress is not None and len(rows):
                 self._progress(min(start + self._batch_size, len(table)), len(table))
 
     def _network(self, checkpoint: Path) -> OpenSetRCNN:
         stamp = checkpoint.stat().st_mtime_ns if checkpoint.is_file() else None
         if self._loaded is None or self._loaded[:2] != (checkpoint, stamp):
-            network = load_checkpoint(checkpoint)
-            if not isinstance(network, OpenSetRCNN):
-                raise CheckpointError(
-                    f"{checkpoint.name} is a checkpoint of {type(network).__name__}, but a nucleus detector is needed"
-                )
+            network = load_checkpoint(checkpoint, expect=OpenSetRCNN)
             self._loaded = (checkpoint, stamp, network.to(self._device).eval())
         return self._loaded[2]
 

@@ -20,8 +20,8 @@ from tral_monai.rounds.nuclei.label_handler import field_names
 from tral_monai.rounds.nuclei.predictor import FieldPredictor
 from tral_monai.rounds.nuclei.train_handler import AUXILIARY_FILE
 from tral_monai.rounds.nuclei.training_table import count_answers, training_table
-from tral_monai.rounds.nuclei.views import CALD_VIEWS, LAAL_NOISE, View
 from tral_monai.strategies.base import PoolOutputs, Selection, Strategy
+from tral_monai.transforms.views import NOISE_LEVELS, View, cald_views
 
 _FROM_TARGET = {"detections", "features", "predicted_losses", "view_detections", "noise_detections"}
 _FROM_ANSWERS = {"labelled_class_means", "labelled_unknown", "labelled_counts", "known_reference", "unknown_reference"}
@@ -52,8 +52,8 @@ class FieldQueryHandler:
         total_boxes: boxes over the whole run; nobody knows a field's boxes before they are drawn, so the run ends
             after the query that reaches it, and may have spent more.
         total_minutes: annotator minutes, likewise.
-        views: for strategies that compare views of an image (CALD).
-        noise: for strategies that add noise (LAAL), one view per level.
+        views: for strategies that compare views of an image (CALD); None takes the usual four.
+        noise_levels: for strategies that add noise (LAAL): standard deviations in grey levels.
 
     Raises:
         ConfigError: not exactly one of ``budget`` and ``query_fraction`` is given, or one is out of range.
@@ -71,8 +71,8 @@ class FieldQueryHandler:
         total_images: int | None = None,
         total_boxes: float | None = None,
         total_minutes: float | None = None,
-        views: Sequence[View] = CALD_VIEWS,
-        noise: Sequence[View] = LAAL_NOISE,
+        views: Sequence[View] | None = None,
+        noise_levels: Sequence[float] = NOISE_LEVELS,
     ) -> None:
         if (budget is None) == (query_fraction is None):
             raise ConfigError(f"give either budget or query_fraction, not {budget} and {query_fraction}")
@@ -88,7 +88,8 @@ class FieldQueryHandler:
         self._index = index.set_index("id", drop=False).rename_axis(None)
         self._limits = {name: float(limit) for name, limit in limits.items() if limit is not None}
         self._budget = int(budget) if budget is not None else max(1, round((query_fraction or 0) * len(index)))
-        self._views, self._noise = tuple(views), tuple(noise)
+        self._views = cald_views() if views is None else tuple(views)
+        self._noise_levels = tuple(noise_levels)
 
     def attach(self, engine: RoundEngine) -> None:
         """Act when the round is evaluated."""
@@ -133,8 +134,6 @@ class FieldQueryHandler:
         )
 
     def _of_target(self, engine: RoundEngine, rows: pd.DataFrame, wanted: Collection[str]) -> dict[str, Any]:
-        views = self._views if "view_detections" in wanted else ()
-        noise = self._noise if "noise_detections" in wanted else ()
         want = self._requests("detections")
         want |= {"image_features"} if "features" in wanted else set()
         want |= {"predicted_losses"} if "predicted_losses" in wanted else set()
@@ -142,15 +141,17 @@ class FieldQueryHandler:
             _target(engine),
             rows,
             want=want,
-            views=(*views, *noise),
-            view_want=self._requests("view_detections") | self._requests("noise_detections"),
+            views=self._views if "view_detections" in wanted else (),
+            view_want=self._requests("view_detections"),
+            noise_levels=self._noise_levels if "noise_detections" in wanted else (),
+            noise_want=self._requests("noise_detections"),
         )
         return {
             "detections": outputs.detections,
             "features": outputs.image_features,
             "predicted_losses": outputs.predicted_losses,
-            "view_detections": outputs.views[: len(views)],
-            "noise_detections": outputs.views[len(views) :],
+            "view_detections": outputs.views,
+            "noise_detections": outputs.noisy,
         }
 
     def _of_answers(self, engine: RoundEngine, wanted: Collection[str]) -> dict[str, Any]:

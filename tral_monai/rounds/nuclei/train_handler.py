@@ -163,8 +163,7 @@ def _is_there(path: Path, record: ModelRecord | None) -> bool:
 
 def _refit(path: Path, samples: pd.DataFrame, method: Literal["minimise", "mean"], device: Any) -> None:
     """Fit the prototypes of a checkpoint to all answered nuclei (OSAL-ND, Sec. 2.3: at the end of a round)."""
-    network = load_checkpoint(path)
-    assert isinstance(network, OpenSetRCNN)
+    network = load_checkpoint(path, expect=OpenSetRCNN)
     numbers, reader = label_numbers(network.classes, "prototype"), FovReader()
     fields = (
         (reader.read(row), row["boxes_px"], np.array([numbers[name] for name in row["classes"]], dtype=np.int64))
