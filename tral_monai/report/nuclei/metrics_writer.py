@@ -103,7 +103,9 @@ class DetectionMetricsWriter:
         table.add_row("mean", str(known), _shown(figures["map50"]), "")
         table.add_row("any known class", str(known), _shown(figures["ap50_class_agnostic"]), _shown(figures["f1"]))
         table.add_section()
-        table.add_row("on unknown nuclei", str(self._metric.counts[UNKNOWN]), f"{figures['fp_on_unknown']:.0f} found", "")
+        table.add_row(
+            "on unknown nuclei", str(self._metric.counts[UNKNOWN]), f"{figures['fp_on_unknown']:.0f} found", ""
+        )
         return table
 
 
