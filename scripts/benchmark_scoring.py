@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--rows", type=int, default=350_000, help="k-centre: pool (default: %(default)s)")
     parser.add_argument("--width", type=int, default=512, help="k-centre: feature width (default: %(default)s)")
-    parser.add_argument("--picks", type=int, default=40, help="k-centre: picks measured (default: %(default)s)")
+    parser.add_argument("--picks", type=int, default=200, help="k-centre: picks measured (default: %(default)s)")
     parser.add_argument("--images", type=int, default=20_000, help="images in the pool (default: %(default)s)")
     parser.add_argument("--boxes", type=float, default=36, help="mean boxes per image (default: %(default)s)")
     parser.add_argument("--classes", type=int, default=5, help="known classes (default: %(default)s)")
@@ -68,8 +68,12 @@ def main() -> None:
     console = Console(width=110)
     with single_thread():
         if "kcenter" in arguments.parts:
-            figures["kcenter"] = measure_kcenter(arguments.rows, arguments.width, arguments.picks, arguments.seed)
-            show_kcenter(console, figures["kcenter"])
+            figures["kcenter"] = [
+                measure_kcenter(arguments.rows, arguments.width, arguments.picks, clusters, arguments.seed)
+                for clusters in (0, 100)
+            ]
+            for measured in figures["kcenter"]:
+                show_kcenter(console, measured)
         if "strategies" in arguments.parts:
             figures["strategies"] = measure_strategies(arguments)
     if "forward" in arguments.parts:
@@ -91,10 +95,19 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def measure_kcenter(rows: int, width: int, picks: int, seed: int) -> dict[str, Any]:
-    """The `coreset` strategy on random features, and the naive step `norm(X - X[c])` beside it."""
+def measure_kcenter(rows: int, width: int, picks: int, clusters: int, seed: int) -> dict[str, Any]:
+    """The `coreset` strategy on random features, and the naive step `norm(X - X[c])` beside it.
+
+    With clusters, a pick covers many rows at once; without, hardly any but itself.
+    """
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((rows, width), dtype=np.float32)
+    if clusters:
+        features *= 0.3
+        centres = rng.standard_normal((clusters, width), dtype=np.float32)
+        for start in range(0, rows, 10_000):
+            part = features[start : start + 10_000]
+            part += centres[rng.integers(0, clusters, len(part))]
     outputs = PoolOutputs(ids=np.arange(rows), features=features)
     strategy = get_strategy("coreset", "nuclei")
 
@@ -117,6 +130,7 @@ def measure_kcenter(rows: int, width: int, picks: int, seed: int) -> dict[str, A
     return {
         "rows": rows,
         "width": width,
+        "clusters": clusters,
         "picks_measured": picks,
         "start_seconds": first,
         "start_cpu_seconds": first_cpu,
@@ -133,11 +147,14 @@ def measure_kcenter(rows: int, width: int, picks: int, seed: int) -> dict[str, A
 
 
 def show_kcenter(console: Console, f: dict[str, Any]) -> None:
-    table = Table(title=f"k-centre over {f['rows']:,} x {f['width']} float32 ({f['features_mib']:.0f} MiB)")
+    table = Table(
+        title=f"k-centre over {f['rows']:,} x {f['width']} float32 ({f['features_mib']:.0f} MiB), "
+        + (f"{f['clusters']} clusters" if f["clusters"] else "no clusters")
+    )
     for column in ("step", "seconds per pick (CPU)", "ratio (CPU)", "1,000 picks, extrapolated", "extra memory"):
         table.add_column(column)
     table.add_row(
-        "naive norm(X - X[c])",
+        r"naive norm(X - X\[c])",  # rich would take [c] for a style
         f"{f['naive_seconds_per_pick']:.3f} ({f['naive_cpu_seconds_per_pick']:.3f})",
         "1x (baseline)",
         f"{1000 * f['naive_seconds_per_pick']:.0f} s",

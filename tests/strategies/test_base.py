@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tral_monai.data.nuclei.detections import Detections
 from tral_monai.errors import EmptyPoolError, StrategyError
 from tral_monai.strategies.base import PoolOutputs
 from tral_monai.strategies.registry import get_strategy
@@ -94,3 +95,66 @@ def test_empty_pool() -> None:
 def test_an_empty_list_of_ids_is_an_empty_pool() -> None:
     with pytest.raises(EmptyPoolError):
         get_strategy("random").score(PoolOutputs(ids=[]))
+
+
+def _boxes(*counts: int, **columns: object) -> Detections:
+    total = sum(counts)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    px = np.arange(4 * total, dtype=np.float32).reshape(total, 4)
+    return Detections(offsets=offsets, boxes_px=px, labels=np.zeros(total), scores=np.ones(total), **columns)  # type: ignore[arg-type]
+
+
+def test_take_keeps_images_with_their_boxes() -> None:
+    outputs = PoolOutputs(
+        ids=[5, 6, 7],
+        detections=_boxes(1, 0, 2),
+        view_detections=[_boxes(0, 1, 1), _boxes(1, 1, 1)],
+        predicted_losses=[0.1, 0.2, 0.3],
+        labelled_unknown=3,
+    )
+    taken = outputs.take(np.array([2, 0]))
+    assert taken.found().counts.tolist() == [2, 1]
+    assert taken.found().boxes_px[:, 0].tolist() == [4, 8, 0]
+    assert taken.view_detections is not None
+    assert [view.counts.tolist() for view in taken.view_detections] == [[1, 0], [1, 1]]
+    assert taken.array("predicted_losses").tolist() == [0.3, 0.1]
+    assert taken.labelled_unknown == 3
+
+
+def test_number_of_classes_without_background() -> None:
+    found = _boxes(1, probabilities=np.full((1, 3), 1 / 3))
+    assert PoolOutputs(ids=[1], detections=found).n_classes == 2
+    assert PoolOutputs(ids=[1], detections=found, labelled_class_means=[1.0, 2.0]).n_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"detections": _boxes(1, 1)}, "PoolOutputs.detections holds 2 images for 1 ids"),
+        ({"noise_detections": [_boxes(1), _boxes()]}, r"noise_detections\[1\] holds 0 images for 1 ids"),
+        ({"detections": [1, 2]}, "PoolOutputs.detections must hold Detections, but holds list"),
+        ({"view_detections": [3]}, "PoolOutputs.view_detections must hold Detections, but holds int"),
+        ({"predicted_losses": [0.5, 0.5]}, "predicted_losses has 2 rows for 1 ids"),
+        ({"labelled_unknown": -1}, "labelled_unknown must be a number of nuclei, 0 or more, but is -1"),
+        ({"labelled_unknown": True}, "labelled_unknown must be a number of nuclei"),
+        ({"known_reference": [1.0]}, "known_reference must have 2 dimensions"),
+        (
+            {"class_names": ("a",), "detections": _boxes(1, probabilities=np.full((1, 3), 1 / 3))},
+            "disagree on the number of classes.*without background': 2",
+        ),
+        (
+            {"detections": _boxes(1, features=np.zeros((1, 3))), "unknown_reference": np.zeros((2, 4))},
+            r"unknown_reference has width 4 but detections\.features 3",
+        ),
+    ],
+)
+def test_contradictions_of_detections_are_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(StrategyError, match=message):
+        PoolOutputs(ids=[1], **fields)  # type: ignore[arg-type]
+
+
+def test_found_names_what_brings_detections() -> None:
+    with pytest.raises(StrategyError, match=r"'detections' is needed, .* the target detector run over the pool"):
+        PoolOutputs(ids=[1]).found()
+    with pytest.raises(StrategyError, match=r"'auxiliary_detections' is needed"):
+        PoolOutputs(ids=[1]).found("auxiliary_detections")

@@ -54,6 +54,24 @@ def test_cover_takes_identical_points_once_each() -> None:
     assert sorted(rows.tolist()) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("block_rows", [1, 7, 64, 1024])
+@pytest.mark.parametrize("labelled", [0, 5])
+def test_cover_against_the_plain_algorithm(monkeypatch: pytest.MonkeyPatch, block_rows: int, labelled: int) -> None:
+    # Whole numbers: every distance is exact, and many are equal, of which the first row has to be taken.
+    monkeypatch.setattr(geometry, "_BLOCK_ROWS", block_rows)
+    rng = np.random.default_rng(block_rows)
+    x = rng.integers(-4, 5, size=(200, 3)).astype(np.float32)
+    y = rng.integers(-4, 5, size=(labelled, 3)).astype(np.float32)
+    rows, radii = greedy_cover(x, 200, squared_to_nearest(x, y) if labelled else None)
+    distance = cdist(x, y, "sqeuclidean").min(axis=1) if labelled else np.full(200, np.inf)
+    for j, (row, radius) in enumerate(zip(rows, radii, strict=True)):
+        expected = int(np.argmin((x**2).sum(axis=1))) if j == 0 and not labelled else int(np.argmax(distance))
+        assert row == expected
+        assert radius == (0 if np.isinf(distance[row]) else pytest.approx(np.sqrt(distance[row])))
+        distance = np.minimum(distance, ((x - x[row]) ** 2).sum(axis=1))
+        distance[rows[: j + 1]] = -1
+
+
 def test_nearest_rows_are_distinct(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(geometry, "_CHUNK", 4)
     x = _line(0, 1, 10, 11)

@@ -85,3 +85,52 @@ def test_strategies_load_without_torch_or_sklearn() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_one_name_for_two_tasks() -> None:
+    assert get_strategy("uncertainty", "tissue").task == "tissue"
+    assert get_strategy("uncertainty", "nuclei").task == "nuclei"
+    # Without a task the tissue strategy, as before there were others.
+    assert get_strategy("uncertainty").task == "tissue"
+    assert get_strategy("random", "nuclei") is not get_strategy("random", "tissue")
+    assert type(get_strategy("random", "nuclei")) is type(get_strategy("random", "tissue"))
+    assert get_strategy("osal_nd").task == "nuclei"
+
+
+def test_names_by_task() -> None:
+    tissue, nuclei = set(strategy_names("tissue")), set(strategy_names("nuclei"))
+    assert tissue & nuclei == {"random", "uncertainty"}
+    assert tissue | nuclei == set(strategy_names())
+    assert "kcenter" in tissue - nuclei
+
+
+def test_a_strategy_of_the_other_task() -> None:
+    with pytest.raises(StrategyError, match=r"No nuclei strategy is called 'kcenter'\. It is a strategy for tissue"):
+        get_strategy("kcenter", "nuclei")
+    with pytest.raises(StrategyError, match=r"No tissue strategy is called 'osal_nd'\. It is a strategy for nuclei"):
+        strategy_from_config("osal_nd", {}, "tissue")
+    with pytest.raises(StrategyError, match=r"No nuclei strategy is called 'osalnd'\. Did you mean osal_nd"):
+        get_strategy("osalnd", "nuclei")
+
+
+def test_unknown_task() -> None:
+    with pytest.raises(StrategyError, match=r"task of a strategy must be one of \['tissue', 'nuclei', 'any'\], but is"):
+        get_strategy("random", "cells")  # type: ignore[arg-type]
+    with pytest.raises(StrategyError, match="task of a strategy must be one of"):
+        strategy_names("cells")  # type: ignore[arg-type]
+
+    class Wrong(_Base):
+        name = "wrong"
+        task = "cells"  # type: ignore[assignment]
+
+    with pytest.raises(StrategyError, match=r"Wrong\.task must be one of"):
+        register(Wrong)
+
+
+def test_a_strategy_for_any_task_takes_no_name_of_either() -> None:
+    class Everywhere(_Base):
+        name = "osal_nd"
+        task = "any"
+
+    with pytest.raises(StrategyError, match=r"'osal_nd' is already taken by .*OsalNd \(task 'nuclei'\)"):
+        register(Everywhere)

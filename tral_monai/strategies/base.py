@@ -157,6 +157,8 @@ class PoolOutputs:
             value = getattr(self, name)
             if value is not None:
                 return len(value)
+        if self.detections is not None and self.detections.probabilities is not None:
+            return int(self.detections.probabilities.shape[1]) - 1
         if self.pool_classes is not None and len(self.pool_classes):
             return int(self.pool_classes.max()) + 1
         raise StrategyError("The number of classes is unknown: give probabilities, class_names or a per-class field.")

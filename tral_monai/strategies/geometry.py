@@ -18,6 +18,7 @@ F32 = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]
 
 _CHUNK = 1 << 24  # distances held at once: 64 MiB of float32
+_BLOCK_ROWS = 1024
 
 
 @contextmanager
@@ -55,6 +56,10 @@ def squared_to_nearest(x: F32, y: F32) -> F32:
 def greedy_cover(x: F32, k: int, nearest: F32 | None) -> tuple[Rows, npt.NDArray[np.float64]]:
     """Greedy k-centre: again and again the row farthest from all that was taken.
 
+    Distances only fall, so a block of rows is brought up to date only when its last known maximum is the highest of
+    all; by then several picks have come together, and one matrix product takes them all. The choice is that of the
+    plain algorithm, which updates every row at every pick.
+
     Args:
         x: (n, D) centred features.
         k: Rows to take, at most n.
@@ -64,15 +69,27 @@ def greedy_cover(x: F32, k: int, nearest: F32 | None) -> tuple[Rows, npt.NDArray
         Rows in order of choice, and the Euclidean distance of each to the nearest earlier one (0 for a free start).
     """
     x2 = _norms(x)
-    free_start = nearest is None
     distance = np.full(len(x), np.inf, dtype=np.float32) if nearest is None else nearest.copy()
+    starts = np.arange(0, len(x), _BLOCK_ROWS)
+    highest = np.maximum.reduceat(distance, starts)  # of each block, when it was last brought up to date
+    taken = np.zeros(len(starts), dtype=np.intp)  # picks that each block knows of
     rows, radii = np.empty(k, dtype=np.intp), np.empty(k)
     for j in range(k):
-        pick = int(np.argmin(x2)) if free_start and j == 0 else int(np.argmax(distance))
-        rows[j] = pick
-        radii[j] = 0.0 if free_start and j == 0 else np.sqrt(max(float(distance[pick]), 0.0))
-        np.minimum(distance, np.maximum(x2 + x2[pick] - 2.0 * (x @ x[pick]), 0.0), out=distance)
-        distance[pick] = -1.0  # never twice, not even among identical features
+        if nearest is None and j == 0:
+            rows[j], radii[j] = int(np.argmin(x2)), 0.0
+        else:
+            # The first of equal maxima, so that of equally far rows the first is taken.
+            while taken[block := int(np.argmax(highest))] < j:
+                part = slice(starts[block], starts[block] + _BLOCK_ROWS)
+                new = rows[taken[block] : min(j, taken[block] + _BLOCK_ROWS)]
+                to_new = (x2[new] - 2.0 * (x[part] @ x[new].T)).min(axis=1) + x2[part]
+                np.minimum(distance[part], np.maximum(to_new, 0.0), out=distance[part])
+                taken[block] += len(new)
+                highest[block] = distance[part].max()
+            part = slice(starts[block], starts[block] + _BLOCK_ROWS)
+            rows[j] = starts[block] + int(np.argmax(distance[part]))
+            radii[j] = np.sqrt(max(float(distance[rows[j]]), 0.0))
+        distance[rows[j]] = -1.0  # never twice, not even among identical features
     return rows, radii
 
 
