@@ -45,6 +45,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="trainings; a query follows each but the last")
     parser.add_argument("--budget", type=int, default=20, help="fields of view asked for in one round")
     parser.add_argument("--initial-count", type=int, default=12, help="fields of view to start from")
+    parser.add_argument(
+        "--updates-per-epoch", type=int, default=25, help="a training is 6 epochs (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the fields, the draws and the training")
     args = parser.parse_args()
     started, console = time.monotonic(), Console(highlight=False, soft_wrap=True)
@@ -69,6 +72,7 @@ def main() -> None:
             query_fraction=None,
             budget=args.budget,
             initial_count=args.initial_count,
+            updates_per_epoch=args.updates_per_epoch,
             seed=args.seed,
             **data.settings,
         )
