@@ -2,7 +2,7 @@
 """The command ``python -m tral_monai ledger``."""
 
 from tral_monai.__main__ import main
-from tral_monai.rounds.ledger import LabelRow, Ledger, QueryRow
+from tral_monai.rounds.ledger import LabelRow, Ledger, NucleusRow, QueryRow
 
 
 def test_rounds_labels_minutes_and_the_stage_of_a_run_that_goes_on(tmp_path, capsys, monkeypatch):
@@ -28,3 +28,35 @@ def test_a_folder_without_a_ledger_is_told(tmp_path, capsys):
     assert main(["ledger", str(tmp_path)]) != 0
     assert "holds no ledger.sqlite" in capsys.readouterr().err
     assert not (tmp_path / "ledger.sqlite").exists()
+
+
+def test_images_boxes_and_nuclei_of_a_nucleus_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.begin({"task": "nuclei", "strategy": "osal_nd", "seed": 0, "classes": ["Tum"]})
+        ledger.record_labels(0, [LabelRow(1, "f", 0, 0, "annotated", 3.0, 0.5)])
+        ledger.record_evaluation(1, "test", {"map50": 0.25})
+        ledger.record_query(1, [QueryRow(i, "f", 0, 0, None, 0.0, "") for i in (2, 3)])
+        answers = ["Tum", "Tum", "unknown", "ignored"]
+        nuclei = [NucleusRow(2, i, 0.0, 0.0, 9.0, 9.0, answer) for i, answer in enumerate(answers)]
+        ledger.record_labels(1, [LabelRow(2, "f", 0, 0, "annotated", 4.0, 0.5)], nuclei=nuclei)
+        ledger.record_event(1, "ROUND_COMPLETED")
+    assert main(["ledger", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    header = next(line for line in lines if "images" in line)
+    assert header.split() == [
+        "round",
+        "images",
+        "boxes",
+        "minutes",
+        "test",
+        "asked",
+        "known",
+        "unknown",
+        "last",
+        "stage",
+    ]
+    assert next(line for line in lines if "completed" in line).split() == [
+        *("1", "1", "3", "0.5", "0.250", "2", "2", "1", "completed")
+    ]
+    assert "2 images, 7 boxes in all, 1.0 minutes of annotation" in lines

@@ -54,8 +54,9 @@ def _gain(run: NucleusRunData) -> str:
     step = float(boxes[-1] - boxes[0]) / (len(boxes) - 1)
     gain = slope * step
     if gain < WORTHWHILE:
+        moved = round(gain, 3) + 0.0  # never -0
         return (
-            f"Consider stopping: over the last {len(boxes)} rounds the validation mAP moved by {gain:+.3f} per round, "
+            f"Consider stopping: over the last {len(boxes)} rounds the validation mAP moved by {moved:+.3f} per round, "
             f"and another one costs about {number(round(step))} boxes."
         )
     return (

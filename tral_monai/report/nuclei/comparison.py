@@ -103,16 +103,16 @@ def compare(runs: Sequence[NucleusRunData]) -> NucleusComparison | None:
     axes: dict[Axis, AxisComparison] = {axis: _axis(kept, split, axis) for axis in AXES}
     if axes["images"].common is None:
         notes.append("The runs share no number of images, so areas and mAP at equal cost cannot be given.")
-    if len(
-        {(run.settings.get("dataset"), run.settings.get("index_sha256")) for run in kept}
-    ) > 1 and not test_train_ratio(kept):
+    if len({(run.settings.get("dataset"), run.settings.get("index_sha256")) for run in kept}) > 1 and not fold_ratio(
+        kept
+    ):
         notes.append("The runs saw different fields of view: scores are not comparable without care.")
     if any(len(band.runs) < 2 for band in axes["images"].bands):
         notes.append("A strategy with a single run has no spread: a difference may be chance.")
     return NucleusComparison(split, axes, tuple(notes))
 
 
-def test_train_ratio(runs: Sequence[NucleusRunData]) -> float | None:
+def fold_ratio(runs: Sequence[NucleusRunData]) -> float | None:
     """n_test / n_train where runs differ in the fold: 1 / (folds - 1); None for runs of one fold.
 
     Paired tests need it, because folds share most of their training fields (`metrics.comparison.paired_t_test`).

@@ -16,7 +16,7 @@ from tral_monai.data.nuclei.open_set import IGNORED, UNKNOWN
 from tral_monai.errors import ConfigError, LedgerError
 
 FEATURES_FILE = "roi_features.npz"
-POINTS_IN_ALL = 1500  # drawn at most; the projection is fitted to all of them
+POINTS_IN_ALL = 1500  # drawn at most
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -151,10 +151,9 @@ def _feature_map(
         raise LedgerError(f"{len(features)} features, but {len(answers)} answers")
     told = answers != IGNORED
     features, known = features[told], answers[told] != UNKNOWN
-    total = len(features)
-    nearer = nearer_to_own(features, known, prototypes) if total else float("nan")
+    total, rows = len(features), np.arange(len(features))
     if total > POINTS_IN_ALL:
         rows = np.sort(np.random.default_rng(seed).choice(total, POINTS_IN_ALL, replace=False))
-        features, known = features[rows], known[rows]
-    points, anchors, explained = project(features, prototypes, method=method, seed=seed)
-    return FeatureMap(round_, points, known, anchors, total, nearer, method, explained)
+    points, anchors, explained = project(features[rows], prototypes, method=method, seed=seed)
+    nearer = nearer_to_own(features, known, prototypes)
+    return FeatureMap(round_, points, known[rows], anchors, total, nearer, method, explained)

@@ -70,7 +70,7 @@ class DetectionMetricsWriter:
 
     def __call__(self, engine: Engine) -> None:
         """Write the file, then show the table."""
-        figures = self._metric.figures
+        figures = self._metric.details
         record = {
             "classes": list(self._metric.classes),
             "nuclei": self._metric.counts,
@@ -91,7 +91,7 @@ class DetectionMetricsWriter:
         return {"name": self._checkpoint.name, "sha256": file_sha256(self._checkpoint)}
 
     def _table(self) -> Table:
-        figures, score = self._metric.figures, f"{self._metric.operating_score:g}"
+        figures, score = self._metric.details, f"{self._metric.operating_score:g}"
         table = Table("class", title=self._title, title_justify="left")
         for name in ("nuclei", "AP50", f"F1 at score {score}"):
             table.add_column(name, justify="right")

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from tral_monai.atomic_file import atomic_path
 from tral_monai.data.nuclei.open_set import IGNORED, UNKNOWN
 from tral_monai.report.nuclei import charts
-from tral_monai.report.nuclei.comparison import NucleusComparison, compare, test_train_ratio
+from tral_monai.report.nuclei.comparison import NucleusComparison, compare, fold_ratio
 from tral_monai.report.nuclei.features import read_feature_map
 from tral_monai.report.nuclei.fields import SHOWN_SCORE, round_fields
 from tral_monai.report.nuclei.run_data import AXES, CLASS_AGNOSTIC, FP_ON_UNKNOWN, MAP50, NucleusRunData, QueryYield
@@ -132,7 +132,7 @@ def _context(
         "comparison_chart": None if comparison is None else charts.comparison_chart(comparison),
         "strategies": [] if comparison is None else _strategies(comparison),
         "titles": TITLES,
-        "widened": comparison is not None and test_train_ratio(comparison.runs) is not None,
+        "widened": comparison is not None and fold_ratio(comparison.runs) is not None,
         "control": CONTROL,
         "queries": lines,
         "query_chart": charts.query_chart(run) if run.queried else None,
@@ -191,7 +191,7 @@ def _unknown_rows(run: NucleusRunData) -> list[tuple[int, float, float]]:
 
 def _strategies(comparison: NucleusComparison) -> list[dict[str, Any]]:
     """One row per strategy: name, runs, and per column (mean, sd) and (difference, low, high, p), NaN where unknown."""
-    table = per_strategy(per_run(comparison), ratio=test_train_ratio(comparison.runs))
+    table = per_strategy(per_run(comparison), ratio=fold_ratio(comparison.runs))
     rows = []
     for _, row in table.iterrows():
         cells = {

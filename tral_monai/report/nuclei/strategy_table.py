@@ -12,9 +12,8 @@ import pandas as pd
 
 from tral_monai.errors import ConfigError
 from tral_monai.metrics.comparison import PairedComparison, compare_to_control
-from tral_monai.report.nuclei.comparison import NucleusComparison, compare, test_train_ratio
+from tral_monai.report.nuclei.comparison import NucleusComparison, compare, fold_ratio
 from tral_monai.report.nuclei.run_data import AXES, FP_ON_UNKNOWN, MAP50, NucleusRunData
-from tral_monai.report.run_data import RunData
 
 CONTROL = "random"
 COMPARED = (MAP50, "aulc_images", "aulc_boxes", "aulc_minutes", "known_queried", "purity", FP_ON_UNKNOWN)
@@ -49,7 +48,7 @@ def strategy_table(runs: Sequence[str | Path], *, control: str = CONTROL) -> tup
     if comparison is None:
         raise ConfigError(f"a comparison needs two evaluated runs or more, but of {len(runs)} fewer were evaluated")
     rows = per_run(comparison)
-    table = per_strategy(rows, control=control, ratio=test_train_ratio(comparison.runs))
+    table = per_strategy(rows, control=control, ratio=fold_ratio(comparison.runs))
     return rows, table, markdown(table, comparison, control=control)
 
 
@@ -97,7 +96,7 @@ def per_strategy(rows: pd.DataFrame, *, control: str = CONTROL, ratio: float | N
     Columns: strategy, runs, and for each of `COMPARED` ``<name>_mean`` and ``<name>_sd`` (divisor n - 1; NaN for one
     run). Where the control and another strategy ran with the same two or more (fold, seed):
     ``<name>_minus_<control>``, ``_low`` and ``_high`` (95 % interval of the difference) and ``_p`` (paired t-test,
-    adjusted for the number of strategies by Holm; ``ratio`` is `test_train_ratio`).
+    adjusted for the number of strategies by Holm; ``ratio`` is `fold_ratio`).
     """
     groups = rows.groupby("strategy", sort=False)
     result = pd.DataFrame({"runs": groups.size()})
@@ -142,7 +141,8 @@ def markdown(table: pd.DataFrame, comparison: NucleusComparison, *, control: str
     if paired in table:
         lines += [
             "",
-            f"Difference to `{control}`, paired over folds and seeds (95 % interval; p after Holm){_corrected(comparison)}:",
+            f"Difference to `{control}`, paired over folds and seeds (95 % interval; p after Holm)"
+            f"{_corrected(comparison)}:",
             "",
         ]
         shown = (MAP50, "aulc_images", "aulc_boxes", "aulc_minutes")
@@ -165,7 +165,7 @@ def _ranges(comparison: NucleusComparison) -> str:
 
 
 def _corrected(comparison: NucleusComparison) -> str:
-    return "" if test_train_ratio(comparison.runs) is None else ", widened for the folds' common training fields"
+    return "" if fold_ratio(comparison.runs) is None else ", widened for the folds' common training fields"
 
 
 def _cell(name: str, mean: float, sd: float) -> str:
@@ -183,9 +183,3 @@ def _difference(row: pd.Series, name: str, control: str) -> str:
         return "-"
     mean, low, high, p = (float(value) for value in values)
     return f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}; p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})"
-
-
-def run_folders(folder: str | Path) -> list[Path]:
-    """Folders below ``folder`` that hold the ledger of a nucleus run that was begun, by name."""
-    ledgers = sorted(Path(folder).glob("*/ledger.sqlite"))
-    return [path.parent for path in ledgers if RunData.from_folder(path.parent).settings.get("task") == "nuclei"]
