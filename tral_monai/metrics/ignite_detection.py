@@ -15,9 +15,9 @@ from ignite.metrics.metric import reinit__is_reduced
 from monai.handlers.utils import from_engine
 
 from tral_monai.data.nuclei.detections import Detections, concatenate
-from tral_monai.data.nuclei.open_set import OpenSet
+from tral_monai.data.nuclei.open_set import UNKNOWN, OpenSet
 from tral_monai.errors import ConfigError
-from tral_monai.metrics.detection import detection_metrics, truth_of
+from tral_monai.metrics.detection import UNKNOWN_LABEL, detection_metrics, truth_of
 
 
 class DetectionAp(Metric):
@@ -31,8 +31,13 @@ class DetectionAp(Metric):
     Args:
         table: Fields of view with class names, or with the answers of an annotator.
         open_set: Which classes are known.
+        operating_score: Score from which precision, recall, F1 and detections on unknown nuclei are counted.
         output_transform: Engine output -> (pred, label).
         device: Of no meaning here; Ignite asks for one.
+
+    Attributes:
+        details: All metrics by name; there after `compute`.
+        counts: Nuclei of the table by known class, and under "unknown".
 
     Raises:
         UnknownClassError: A class of the table is neither known nor unknown.
@@ -43,12 +48,17 @@ class DetectionAp(Metric):
         table: pd.DataFrame,
         open_set: OpenSet,
         *,
+        operating_score: float = 0.5,
         output_transform: Callable[[Any], Any] | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         self.classes = open_set.known
         boxes, labels = truth_of(table, open_set)
         self._truth = {int(number): pair for number, *pair in zip(table["id"], boxes, labels, strict=True)}
+        self.operating_score = float(operating_score)
+        flat = np.concatenate([np.empty(0, dtype=np.int64), *labels])
+        self.counts = {name: int((flat == k).sum()) for k, name in enumerate(self.classes)}
+        self.counts[UNKNOWN] = int((flat == UNKNOWN_LABEL).sum())
         self.details: dict[str, float] = {}
         super().__init__(output_transform=output_transform or from_engine(["pred", "label"]), device=device)
 
@@ -90,6 +100,7 @@ class DetectionAp(Metric):
             [np.asarray(boxes) for boxes, _ in truth],
             [np.asarray(labels) for _, labels in truth],
             self.classes,
+            operating_score=self.operating_score,
         )
         return self.details["map50"]
 
