@@ -121,7 +121,13 @@ class FieldPredictor:
         parts = []
         for rows, images in self._batches(table):
             parts.append(
-                roi_features(network, images, list(rows["boxes_px"]), batch_size=self._batch_size, autocast=self._amp)
+                roi_features(
+                    network,
+                    images,
+                    [np.array(boxes, dtype=np.float32) for boxes in rows["boxes_px"]],
+                    batch_size=self._batch_size,
+                    autocast=self._amp,
+                )
             )
         return np.concatenate(parts)
 
