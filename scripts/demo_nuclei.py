@@ -2,7 +2,7 @@
 """The demo of nuclei: fields with seven nucleus classes, three of them known; two strategies ask for the same number of
 fields of view, a report says what was learnt.
 
-By default the fields are generated here: no download, no GPU, under 10 minutes on two CPU cores. With --data hgsc they
+By default the fields are generated here: no download, no GPU, sizes meant for two CPU cores. With --data hgsc they
 are two real H&E fields, fetched with pip as data; their labels were made by a machine.
 """
 
