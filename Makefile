@@ -1,13 +1,16 @@
 # make demo     everything from nothing: environment, generated slides, two strategies, a report
+# make demo-nuclei   the same for nuclei: generated fields, osal_nd against random (DATA=hgsc: two real fields)
 # make test     everything from nothing: environment, lint, types, import layers, tests
 VENV ?= .venv
 PYTHON ?= python3
 DEMO_DIR ?= demo
+NUCLEI_DIR ?= demo-nuclei
+DATA ?= generated
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS ?= demo,dev,keras
 
-.PHONY: help install demo test lint format test-fast test-slow test-gpu clean
+.PHONY: help install demo demo-nuclei test lint format test-fast test-slow test-gpu clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -23,6 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: install  ## generated slides, tri_al_quota against random, three rounds, a report
 	$(BIN)/python scripts/demo.py --output-dir $(DEMO_DIR)
+
+demo-nuclei: install  ## generated fields (or DATA=hgsc), osal_nd against random, three rounds, a report
+	$(BIN)/python scripts/demo_nuclei.py --data $(DATA) --output-dir $(NUCLEI_DIR)/$(DATA)
 
 test: install lint  ## lint, then the tests (CPU, no network)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not gpu' -n 2 --dist loadfile  # one thread for each of two workers
@@ -47,4 +53,4 @@ test-gpu: install  ## tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu
 
 clean:  ## remove the environment, caches and the demo's output
-	rm -rf $(VENV) $(DEMO_DIR) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(DEMO_DIR) $(NUCLEI_DIR) .mypy_cache .ruff_cache .pytest_cache
