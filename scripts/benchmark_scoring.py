@@ -35,7 +35,6 @@ from tral_monai.strategies.registry import get_strategy, strategy_names
 
 F32 = npt.NDArray[np.float32]
 PARTS = ("kcenter", "strategies", "forward")
-_PASSES = {"cald": 5, "laal (stability)": 7, "lfosa": 2, "osal_nd": 2, "pcss": 1}  # forward passes of detectors, else 1
 _VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     **{name: (name, {}) for name in strategy_names("nuclei")},
     "laal (stability)": ("laal", {"cue": "stability"}),

@@ -54,7 +54,7 @@ def test_cover_takes_identical_points_once_each() -> None:
     assert sorted(rows.tolist()) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("block_rows", [1, 7, 64, 1024])
+@pytest.mark.parametrize("block_rows", [1, 7, 64, 256])
 @pytest.mark.parametrize("labelled", [0, 5])
 def test_cover_against_the_plain_algorithm(monkeypatch: pytest.MonkeyPatch, block_rows: int, labelled: int) -> None:
     # Whole numbers: every distance is exact, and many are equal, of which the first row has to be taken.
