@@ -76,3 +76,13 @@ def test_two_slides_of_one_name_are_told_before_the_run(folder: Path) -> None:
     (folder / "deep" / "B.svs").touch()
     with pytest.raises(ConfigError, match="would both write"):
         SlideListDataset(f"{folder}/**/[bB].*")
+
+
+def test_fields_are_plain_images_and_never_what_an_earlier_run_wrote(folder: Path) -> None:
+    for name in ("f.png", "g.JPG", "b.json", "b_overlay.png", "c_overlay.png"):
+        (folder / name).touch()
+    with_fields = ["a.svs", "b.tif", "c_overlay.png", "f.png", "g.JPG", "x[1].tif"]
+    assert names(SlideListDataset(str(folder), fields=True)) == with_fields
+    assert names(SlideListDataset(f"{folder}/*", fields=True)) == with_fields
+    assert names(SlideListDataset(f"{folder}/*.png", fields=True)) == ["c_overlay.png", "f.png"]
+    assert names(SlideListDataset(str(folder))) == ["a.svs", "b.tif", "x[1].tif"]

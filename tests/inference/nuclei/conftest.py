@@ -1,10 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
+from tests.inference.nuclei.disc_fields import CLASSES, COLOURS, draw_discs, scattered_discs
 from tral_monai.inference.nuclei.nucleus_map import NucleusMap
+from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
+from tral_monai.networks.nuclei.prototypes import refit_prototypes
+from tral_monai.networks.nuclei.settings import SMALL
+
+SMALLEST: dict[str, Any] = {
+    **SMALL,
+    "backbone": "timm:mobilenetv3_small_050",
+    "strides": (4, 8),
+    "fpn_channels": 32,
+    "representation": 64,
+    "rpn_candidates": (100, 100),
+    "proposals": (100, 100),
+    "fov_px": 128,
+}
 
 
 @pytest.fixture
@@ -27,3 +45,37 @@ def three_nuclei() -> NucleusMap:
         failures=(),
         seconds={"total": 0.5},
     )
+
+
+@pytest.fixture(scope="session")
+def detector() -> OpenSetRCNN:
+    """A real detector, trained for seconds on fields of discs until it finds them."""
+    network = OpenSetRCNN(CLASSES, role="target", seed=0, class_colors=COLOURS, **SMALLEST).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
+    for step in range(45):
+        fields = [scattered_discs((128, 128), 12, seed=10 * step + n) for n in range(4)]
+        images = [torch.from_numpy(draw_discs((128, 128), discs)).permute(2, 0, 1) for discs in fields]
+        targets = [
+            {
+                "boxes": torch.tensor([[x - r, y - r, x + r + 1, y + r + 1] for x, y, r, _ in discs]).float(),
+                "labels": torch.tensor([label + 1 for *_, label in discs]),
+            }
+            for discs in fields
+        ]
+        losses = network(images, targets)
+        assert isinstance(losses, dict)
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def auxiliary() -> OpenSetRCNN:
+    """An auxiliary detector with random weights whose prototypes are those of red (known) and blue (unknown) discs."""
+    network = OpenSetRCNN(CLASSES, role="prototype", seed=1, **SMALLEST).eval()
+    discs = scattered_discs((256, 256), 40, seed=999)
+    boxes = np.array([[x - r, y - r, x + r + 1, y + r + 1] for x, y, r, _ in discs], dtype=np.float32)
+    sides = np.array([label + 1 for *_, label in discs])
+    refit_prototypes(network, [(draw_discs((256, 256), discs), boxes, sides)], method="mean")
+    return network

@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import torch
 
-from tral_monai.errors import CheckpointError
 from tral_monai.networks.checkpoint import load_checkpoint
 from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
 
@@ -26,13 +24,7 @@ def load_detector(path: str | os.PathLike[str], *, map_location: str | torch.dev
     Raises:
         CheckpointError: there is no such file, or it holds another kind of network.
     """
-    network = load_checkpoint(path, map_location=map_location)
-    if not isinstance(network, OpenSetRCNN):
-        raise CheckpointError(
-            f"{Path(path).name} must hold a nucleus detector (OpenSetRCNN), but holds a {type(network).__name__}; "
-            "tissue classifiers belong to the bundle pathology_multiscale_tissue_classification"
-        )
-    return network
+    return load_checkpoint(path, map_location=map_location, expect=OpenSetRCNN)
 
 
 def load_auxiliary(

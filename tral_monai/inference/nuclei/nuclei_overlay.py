@@ -22,7 +22,7 @@ from tral_monai.inference.slide_writer import SlideWriter
 if TYPE_CHECKING:
     from tral_monai.slides.slide import Slide
 
-_SMALLEST_BOX_PX = 6.0  # of the median box on the picture; smaller ones are shown as density
+_COARSEST_FOR_BOXES_UM = 1.0  # per pixel of the picture; there, the box of a lymphocyte is 6 to 10 px wide
 _SMALLEST_PICTURE_PX = 1000  # a small field is enlarged, so that its boxes can be told apart
 _DENSITY_UM = 30.0  # standard deviation of the smoothing
 _STRONGEST = 0.85  # share of the class colour where nuclei are densest
@@ -37,9 +37,9 @@ def render_nuclei(
 ) -> Image.Image:
     """Draw nuclei over a picture of their image.
 
-    Where the median box is at least 6 px wide on the picture, every nucleus gets its box. Else the picture turns grey
-    and is tinted with the classes' colours, mixed by their share around a place, the stronger the more nuclei there are
-    (full strength at the 99th percentile of the density).
+    Where a pixel of the picture is at most 1 um wide, every nucleus gets its box. Else the picture turns grey and is
+    tinted with the classes' colours, mixed by their share around a place, the stronger the more nuclei there are (full
+    strength at the 99th percentile of the density).
 
     Args:
         picture: (h, w, 3) uint8 RGB of the whole image.
@@ -56,9 +56,8 @@ def render_nuclei(
         picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)
     scale = np.array([picture.shape[1] / nuclei.dimensions[0], picture.shape[0] / nuclei.dimensions[1]])
     boxes = nuclei.boxes_level0.astype(np.float64) * np.tile(scale, 2)
-    sides = (boxes[:, 2:] - boxes[:, :2]).mean(axis=1)
     um_per_px = nuclei.mpp_xy[0] / scale[0]
-    as_density = len(nuclei) > 0 and float(np.median(sides)) < _SMALLEST_BOX_PX
+    as_density = len(nuclei) > 0 and um_per_px > _COARSEST_FOR_BOXES_UM
     if as_density:
         drawn = Image.fromarray(_density(picture, boxes, nuclei, palette, um_per_px))
     else:

@@ -77,7 +77,7 @@ def join(plan: TilePlan, boxes_px: Boxes, scores: npt.NDArray[np.float32], tiles
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     rivals: dict[int, list[int]] = {}
-    for first, second in _pairs(plan, tiles):
+    for first, second in _pairs(plan, boxes_px, tiles):
         for one, other in zip(*_same_nucleus(boxes_px, cut, first, second, iou), strict=True):
             rivals.setdefault(one, []).append(other)
             rivals.setdefault(other, []).append(one)
@@ -97,17 +97,24 @@ def _in_core(plan: TilePlan, boxes_px: Boxes, tiles: IntArray, reach_px: float) 
     return np.asarray(((centres >= low) & (centres < high)).all(axis=1))
 
 
-def _pairs(plan: TilePlan, tiles: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
-    """Boxes of every two neighbouring tiles that both have some."""
+def _pairs(plan: TilePlan, boxes_px: Boxes, tiles: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
+    """Of every two neighbouring tiles the boxes that reach into what both of them show."""
     found, starts, counts = np.unique(tiles, return_index=True, return_counts=True)
     rows_of = {int(tile): start + np.arange(n) for tile, start, n in zip(found, starts, counts, strict=True)}
-    columns = plan.shape[1]
+    low_of = dict(zip(rows_of, plan.starts_px(found), strict=True))
+    columns, size = plan.shape[1], np.array(plan.tile_size_px)
     for tile, first in rows_of.items():
         for down, right in _NEIGHBOURS:
-            if 0 <= tile % columns + right < columns:
-                second = rows_of.get(tile + down * columns + right)
-                if second is not None:
-                    yield first, second
+            neighbour = tile + down * columns + right
+            if 0 <= tile % columns + right < columns and neighbour in rows_of:
+                low = np.maximum(low_of[tile], low_of[neighbour])
+                high = np.minimum(low_of[tile], low_of[neighbour]) + size
+                yield _reaching(boxes_px, first, low, high), _reaching(boxes_px, rows_of[neighbour], low, high)
+
+
+def _reaching(boxes_px: Boxes, rows: IntArray, low: IntArray, high: IntArray) -> IntArray:
+    boxes = boxes_px[rows]
+    return np.asarray(rows[((boxes[:, :2] < high) & (boxes[:, 2:] > low)).all(axis=1)])
 
 
 def _same_nucleus(
@@ -116,8 +123,6 @@ def _same_nucleus(
     a, b = boxes[first][:, None], boxes[second][None]
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     shared = np.maximum(sides, 0).prod(axis=2)
-    if not shared.any():
-        return [], []
     area_a, area_b = _area(boxes[first])[:, None], _area(boxes[second])[None]
     same = shared >= iou * (area_a + area_b - shared)
     same |= cut[first][:, None] & (shared >= _COVERED * area_a)

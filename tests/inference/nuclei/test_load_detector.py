@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tral_monai.errors import CheckpointError
+from tral_monai.inference.nuclei.load_detector import load_auxiliary, load_detector
+from tral_monai.networks.checkpoint import save_checkpoint
+from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
+from tral_monai.networks.tri_cnn import TriCNN
+
+
+def test_both_detectors(tmp_path: Path, detector: OpenSetRCNN, auxiliary: OpenSetRCNN) -> None:
+    save_checkpoint(tmp_path / "model.pt", detector)
+    save_checkpoint(tmp_path / "auxiliary.pt", auxiliary)
+    assert load_detector(tmp_path / "model.pt").role == "target"
+    loaded = load_auxiliary(tmp_path / "auxiliary.pt")
+    assert loaded is not None
+    assert loaded.prototypes is not None
+    assert loaded.prototypes.ready.tolist() == [True, True]
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_the_auxiliary_one_may_be_missing(nothing: str | None) -> None:
+    assert load_auxiliary(nothing) is None
+
+
+def test_a_tissue_classifier_is_refused(tmp_path: Path) -> None:
+    tissue = TriCNN(["Stroma", "Muscle"], backbone="timm:mobilenetv3_small_050", hidden=(4,), seed=0)
+    save_checkpoint(tmp_path / "tissue.pt", tissue)
+    with pytest.raises(CheckpointError, match=r"tissue\.pt must be a checkpoint of OpenSetRCNN, but is of TriCNN"):
+        load_detector(tmp_path / "tissue.pt")
