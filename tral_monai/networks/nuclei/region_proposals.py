@@ -9,10 +9,11 @@ import torch
 from torch.nn import functional
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
-from torchvision.ops import box_iou, clip_boxes_to_image, nms
+from torchvision.ops import clip_boxes_to_image, nms
 
 from tral_monai.networks.nuclei.anchors import CachedAnchors
 from tral_monai.networks.nuclei.loss_term import LossTerm
+from tral_monai.networks.nuclei.overlap import pairwise_iou
 from tral_monai.networks.nuclei.settings import DetectorSettings
 
 Target = dict[str, torch.Tensor]
@@ -85,7 +86,10 @@ class OpenSetRpn(RegionProposalNetwork):
         boxes, classes = target["boxes"], target["labels"]
         if not len(boxes):
             return anchors.new_zeros(len(anchors)), classes.new_zeros(len(anchors))
-        matched = self.proposal_matcher(box_iou(boxes, anchors))
+        quality = pairwise_iou(boxes, anchors)
+        matched = self.proposal_matcher(quality)
+        # torchvision takes every anchor for the best one of a nucleus that no anchor touches.
+        matched[quality.amax(dim=0) == 0] = self.proposal_matcher.BELOW_LOW_THRESHOLD
         row = matched.clamp(min=0)
         labels = (matched >= 0).to(anchors.dtype)
         nothing = (matched == self.proposal_matcher.BETWEEN_THRESHOLDS) | ((matched >= 0) & (classes[row] < 0))

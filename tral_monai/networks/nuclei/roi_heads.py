@@ -12,11 +12,12 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.ops import MultiScaleRoIAlign, box_iou, nms
+from torchvision.ops import MultiScaleRoIAlign, nms
 from torchvision.ops.poolers import initLevelMapper
 
 from tral_monai.networks.nuclei.class_head import ClassHead
 from tral_monai.networks.nuclei.loss_term import LossTerm
+from tral_monai.networks.nuclei.overlap import pairwise_iou
 from tral_monai.networks.nuclei.prototypes import Prototypes
 from tral_monai.networks.nuclei.settings import DetectorSettings
 
@@ -121,7 +122,7 @@ class OpenSetRoiHeads(RoIHeads):
         if not len(boxes) or not len(proposals):
             nothing = classes.new_zeros(len(proposals))
             return nothing, nothing.clone()
-        matched = self.proposal_matcher(box_iou(boxes, proposals))
+        matched = self.proposal_matcher(pairwise_iou(boxes, proposals))
         row = matched.clamp(min=0)
         labels = classes[row]
         labels = labels.masked_fill(matched == self.proposal_matcher.BELOW_LOW_THRESHOLD, 0)
