@@ -11,13 +11,28 @@ from typing import Any
 
 import pytest
 
-from tests.bundles.bundle_files import BUNDLE_CONFIGS, CONFIGS, OVERLAYS, constants, meant_for, read
+from tests.bundles.bundle_files import BUNDLES, ROOT, Bundle, constants, meant_for, read
 
-ALL = [*BUNDLE_CONFIGS, *OVERLAYS]
+OVERLAYS = [path for bundle in BUNDLES for path in bundle.overlays]
+ALL = [*(path for bundle in BUNDLES for path in bundle.configs), *OVERLAYS]
 WITH_CONSTANTS = ["active_learning.yaml", "evaluate.yaml", "inference.yaml", "train.yaml"]
 REFERENCE = re.compile(r"@[\w#]+")
 
-every_config = pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
+# What each round of a run sets itself; of the nucleus bundle also which detector it is that is trained.
+OF_THE_ROUND = {"bundle_root", "dataset_dir", "output_dir", "train_samples", "val_samples", "checkpoint", "seed"}
+OF_THE_ROUND |= {"role", "loss_prediction"}
+# Constants that may differ between configurations of one bundle: where results go, and what a machine can hold. An
+# active-learning run takes the resolution that its data have.
+OWN = {"output_dir", "feature_dir", "predict_batch_size", "fov_mpp"}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix().removesuffix(".yaml").replace("bundles/pathology_", "")
+
+
+every_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=str)
+every_config = pytest.mark.parametrize("path", ALL, ids=name_of)
+every_overlay = pytest.mark.parametrize("overlay", OVERLAYS, ids=name_of)
 
 
 def entries(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
@@ -36,9 +51,10 @@ def texts(path: Path) -> list[tuple[str, str]]:
     return [(where, value) for where, value in entries(read(path)) if isinstance(value, str)]
 
 
-def test_what_is_checked():
-    assert [path.name for path in BUNDLE_CONFIGS] == sorted([*WITH_CONSTANTS, "multi_gpu_train.yaml"])
-    assert len(OVERLAYS) == 16
+@every_bundle
+def test_what_is_checked(bundle: Bundle):
+    assert [path.name for path in bundle.configs] == sorted([*WITH_CONSTANTS, "multi_gpu_train.yaml"])
+    assert len(bundle.overlays) >= 16
 
 
 def test_a_key_that_stands_twice_is_seen(tmp_path):
@@ -86,49 +102,63 @@ def test_targets_exist_and_are_named_in_full(path):
     assert [target for target in targets if "." not in target or not callable(pydoc.locate(target))] == []
 
 
+@every_config
+def test_lines_fit_a_page(path):
+    # An expression cannot be broken; everything else can.
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if len(line) > 120 and not re.match(r"[-\w# :]*\"?\$", line)] == []
+
+
+@every_bundle
 @pytest.mark.parametrize("name", WITH_CONSTANTS)
-def test_every_constant_is_used(name):
-    config = read(CONFIGS / name)
-    used = {found[1:].split("#")[0] for _, text in texts(CONFIGS / name) for found in REFERENCE.findall(text)}
-    assert set(constants(CONFIGS / name)) - used == set()
+def test_every_constant_is_used(name, bundle: Bundle):
+    path = bundle.config_folder / name
+    config = read(path)
+    used = {found[1:].split("#")[0] for _, text in texts(path) for found in REFERENCE.findall(text)}
+    assert set(constants(path)) - used == set()
     assert {found for found in used if found not in config} == set()
 
 
+@every_bundle
 @pytest.mark.parametrize("name", WITH_CONSTANTS)
-def test_options_of_the_command_line_are_checked(name):
-    assert {"_target_": "tral_monai.command_line.check_command_line"} in read(CONFIGS / name)["initialize"]
+def test_options_of_the_command_line_are_checked(name, bundle: Bundle):
+    initialize = read(bundle.config_folder / name)["initialize"]
+    assert {"_target_": "tral_monai.command_line.check_command_line"} in initialize
 
 
-def test_multi_gpu_training_checks_options_too():
-    config = read(CONFIGS / "multi_gpu_train.yaml")
+@every_bundle
+def test_multi_gpu_training_checks_options_too(bundle: Bundle):
+    config = read(bundle.config_folder / "multi_gpu_train.yaml")
     assert config["initialize"][0] == {"_target_": "tral_monai.command_line.check_command_line"}
 
 
-def test_active_learning_trains_as_train_yaml_does():
-    rounds, training = constants(CONFIGS / "active_learning.yaml"), constants(CONFIGS / "train.yaml")
-    shared = set(rounds) & set(training) - {"output_dir"}  # a run's folder, and the bundle's models
+@every_bundle
+def test_active_learning_trains_as_train_yaml_does(bundle: Bundle):
+    rounds, training = (constants(bundle.config_folder / f"{name}.yaml") for name in ("active_learning", "train"))
+    shared = set(rounds) & set(training) - OWN
     assert {name: rounds[name] for name in shared} == {name: training[name] for name in shared}
-    assert len(shared) > 20
+    assert len(shared) > 18
 
 
-def test_active_learning_overrides_what_train_yaml_has():
-    overrides, training = read(CONFIGS / "active_learning.yaml")["train_overrides"], constants(CONFIGS / "train.yaml")
+@every_bundle
+def test_active_learning_overrides_what_train_yaml_has(bundle: Bundle):
+    overrides = read(bundle.config_folder / "active_learning.yaml")["train_overrides"]
+    training = constants(bundle.config_folder / "train.yaml")
     assert set(overrides) - set(training) == set()
-    # All but what each round sets itself.
-    of_the_round = {"bundle_root", "dataset_dir", "output_dir", "train_samples", "val_samples", "checkpoint", "seed"}
-    assert set(training) - of_the_round - {"val_interval"} == set(overrides)
+    assert set(training) - OF_THE_ROUND - {"val_interval"} == set(overrides)
 
 
+@every_bundle
 @pytest.mark.parametrize(
     ("name", "other"), [("evaluate.yaml", "active_learning.yaml"), ("inference.yaml", "evaluate.yaml")]
 )
-def test_a_constant_means_the_same_everywhere(name, other):
-    ours, theirs = constants(CONFIGS / name), constants(CONFIGS / other)
-    shared = set(ours) & set(theirs) - {"output_dir", "feature_dir", "predict_batch_size"}
+def test_a_constant_means_the_same_everywhere(name, other, bundle: Bundle):
+    ours, theirs = constants(bundle.config_folder / name), constants(bundle.config_folder / other)
+    shared = set(ours) & set(theirs) - OWN
     assert {key: ours[key] for key in shared} == {key: theirs[key] for key in shared}
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+@every_overlay
 def test_an_overlay_changes_constants_that_exist(overlay):
     for config in meant_for(overlay):
         known = set(constants(config))
