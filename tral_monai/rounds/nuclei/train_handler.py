@@ -166,7 +166,11 @@ def _refit(path: Path, samples: pd.DataFrame, method: Literal["minimise", "mean"
     network = load_checkpoint(path, expect=OpenSetRCNN)
     numbers, reader = label_numbers(network.classes, "prototype"), FovReader()
     fields = (
-        (reader.read(row), row["boxes_px"], np.array([numbers[name] for name in row["classes"]], dtype=np.int64))
+        (
+            reader.read(row),
+            np.array(row["boxes_px"], dtype=np.float32),
+            np.array([numbers[name] for name in row["classes"]], dtype=np.int64),
+        )
         for _, row in samples.iterrows()
     )
     found = refit_prototypes(network.to(device), fields, method=method)
