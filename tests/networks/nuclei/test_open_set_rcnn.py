@@ -134,7 +134,7 @@ def test_evaluation_without_targets_gives_detections(build: Build, field: Field)
     assert len(boxes)
     assert boxes.min() >= 0
     assert boxes.max() <= 64
-    assert boxes.max() > 40  # in pixels of the image, not of the enlarged one... nor of half of it
+    assert boxes.max() > 40  # in pixels of the image, not of half of it
 
 
 @pytest.mark.parametrize(

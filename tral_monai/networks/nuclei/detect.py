@@ -132,9 +132,9 @@ def as_tensor(image: Image, device: torch.device) -> torch.Tensor:
     Raises:
         ConfigError: Another shape.
     """
-    tensor = (
-        image if isinstance(image, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    )
+    tensor = image if isinstance(image, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(image))
+    if not isinstance(image, torch.Tensor) and tensor.dim() == 3:
+        tensor = tensor.permute(2, 0, 1)
     if tensor.dim() != 3 or tensor.shape[0] != 3 or not tensor.numel():
         raise ConfigError(
             f"an image must be an (h, w, 3) array or a (3, h, w) tensor of RGB, but has shape {tuple(image.shape)}"
