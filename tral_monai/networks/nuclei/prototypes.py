@@ -179,8 +179,9 @@ def fit_points(
     with torch.enable_grad():
         for _ in range(steps + 1):
             loss = _objective(embeddings, sides, points, ready, margin)
-            if float(loss) < lowest:
-                lowest, best = float(loss), points.detach().clone()
+            value = float(loss.detach())
+            if value < lowest:
+                lowest, best = value, points.detach().clone()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
