@@ -39,14 +39,16 @@ def run(settings: dict[str, Any], kill_at: tuple[str, str, int] | None = None) -
     """Run the bundle's active learning in a fresh process.
 
     Args:
-        settings: overrides of ``active_learning.yaml``.
+        settings: overrides of the ``active_learning.yaml`` in ``bundle_root``.
         kill_at: ("module:Class.method", "before" or "after", n): SIGKILL around the n-th call of it.
 
     Returns:
         The exit code; -9 for a killed process.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["monai.bundle", "tral_monai.rounds.train_handler", "tral_monai.report.handler"])
+    steps = ("train_handler", "nuclei.train_handler", "nuclei.evaluate_handler", "nuclei.query_handler")
+    preload = ["monai.bundle", "tral_monai.report.handler", *(f"tral_monai.rounds.{step}" for step in steps)]
+    context.set_forkserver_preload(preload)
     process = context.Process(target=_child, args=(settings, kill_at))
     process.start()
     process.join(timeout=240)
@@ -65,7 +67,7 @@ def _child(settings: dict[str, Any], kill_at: tuple[str, str, int] | None) -> No
         _arm(*kill_at)
     from tral_monai.rounds.bundle_run import run_workflow
 
-    run_workflow([BUNDLE / "configs" / "active_learning.yaml"], **settings)
+    run_workflow([Path(settings["bundle_root"]) / "configs" / "active_learning.yaml"], **settings)
 
 
 def _arm(target: str, when: str, n: int) -> None:
