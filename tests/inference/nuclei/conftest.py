@@ -12,6 +12,7 @@ from tral_monai.inference.nuclei.nucleus_map import NucleusMap
 from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
 from tral_monai.networks.nuclei.prototypes import refit_prototypes
 from tral_monai.networks.nuclei.settings import SMALL
+from tral_monai.networks.seeding import seeded
 
 SMALLEST: dict[str, Any] = {
     **SMALL,
@@ -47,27 +48,32 @@ def three_nuclei() -> NucleusMap:
     )
 
 
+def train_detector(seed: int) -> OpenSetRCNN:
+    network = OpenSetRCNN(CLASSES, role="target", seed=seed, class_colors=COLOURS, **SMALLEST).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
+    with seeded(seed):  # the network draws the RoIs to train on from the global generator
+        for step in range(60):
+            fields = [scattered_discs((128, 128), 12, seed=10 * step + n) for n in range(4)]
+            images = [torch.from_numpy(draw_discs((128, 128), discs)).permute(2, 0, 1) for discs in fields]
+            targets = [
+                {
+                    "boxes": torch.tensor([[x - r, y - r, x + r + 1, y + r + 1] for x, y, r, _ in discs]).float(),
+                    "labels": torch.tensor([label + 1 for *_, label in discs]),
+                }
+                for discs in fields
+            ]
+            losses = network(images, targets)
+            assert isinstance(losses, dict)
+            optimizer.zero_grad()
+            torch.stack(list(losses.values())).sum().backward()
+            optimizer.step()
+    return network.eval()
+
+
 @pytest.fixture(scope="session")
 def detector() -> OpenSetRCNN:
     """A real detector, trained for seconds on fields of discs until it finds them."""
-    network = OpenSetRCNN(CLASSES, role="target", seed=0, class_colors=COLOURS, **SMALLEST).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
-    for step in range(45):
-        fields = [scattered_discs((128, 128), 12, seed=10 * step + n) for n in range(4)]
-        images = [torch.from_numpy(draw_discs((128, 128), discs)).permute(2, 0, 1) for discs in fields]
-        targets = [
-            {
-                "boxes": torch.tensor([[x - r, y - r, x + r + 1, y + r + 1] for x, y, r, _ in discs]).float(),
-                "labels": torch.tensor([label + 1 for *_, label in discs]),
-            }
-            for discs in fields
-        ]
-        losses = network(images, targets)
-        assert isinstance(losses, dict)
-        optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
-        optimizer.step()
-    return network.eval()
+    return train_detector(0)
 
 
 @pytest.fixture(scope="session")

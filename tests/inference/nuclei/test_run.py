@@ -65,7 +65,7 @@ def test_from_fields_to_files(fields: Path, tmp_path: Path, detector: OpenSetRCN
     # Nearly every disc is found, and hardly any twice, by a detector of which not more can be asked.
     assert (overlaps.max(axis=0) > 0.5).mean() > 0.85
     assert ((overlaps > 0.5).sum(axis=0) <= 1).mean() > 0.9
-    assert abs(len(nuclei) - len(DISCS)) <= 8
+    assert abs(len(nuclei) - len(DISCS)) <= 15
 
     measured = nuclei[0].properties["measurements"]
     assert list(measured) == ["Score", "Uncertainty", "Distance to known", "Distance to unknown"]
