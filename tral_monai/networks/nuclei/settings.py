@@ -200,8 +200,8 @@ SMALL: dict[str, Any] = {
     "frozen_stages": 2,
     "rpn_fg_iou": 0.5,
     "rpn_samples": 128,
-    "rpn_candidates": (150, 250),
-    "proposals": (150, 250),
+    "rpn_candidates": (250, 300),
+    "proposals": (250, 300),
     "roi_size": 5,
     "roi_sampling_ratio": 1,
     "roi_samples": 64,
@@ -209,7 +209,7 @@ SMALL: dict[str, Any] = {
     "representation": 256,
     "class_agnostic_regression": True,
 }
-"""Keywords of a detector that one CPU core trains at more than 12 fields of 250 px a second."""
+"""Keywords of a detector that one CPU core can train in minutes."""
 
 
 def detector_settings(given: Mapping[str, object]) -> DetectorSettings:
