@@ -15,7 +15,7 @@ import torch
 from tral_monai.data.nuclei.detections import Detections, concatenate
 from tral_monai.data.nuclei.fov_table import fov_size_px
 from tral_monai.data.nuclei.reader import FovReader
-from tral_monai.errors import ConfigError
+from tral_monai.errors import CheckpointError, ConfigError
 from tral_monai.networks.checkpoint import load_checkpoint
 from tral_monai.networks.nuclei.detect import FieldOutputs, detect, roi_features
 from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
@@ -133,6 +133,22 @@ class FieldPredictor:
 
     def _detect(self, network: OpenSetRCNN, images: Sequence[torch.Tensor], want: Collection[str]) -> FieldOutputs:
         return detect(network, images, want=want, batch_size=self._batch_size, autocast=self._amp)
+
+    @torch.inference_mode()
+    def embeddings(self, checkpoint: str | Path, table: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
+        """Where the nuclei of a table lie to the prototypes of an auxiliary detector.
+
+        Returns:
+            Embeddings (sum k, d) of all boxes, row after row, and the prototypes (2, d), known first; float32.
+
+        Raises:
+            CheckpointError: the checkpoint is not that of a detector with prototypes.
+        """
+        prototypes = self._network(Path(checkpoint)).prototypes
+        if prototypes is None:
+            raise CheckpointError(f"{Path(checkpoint).name} has no prototypes; give a detector of role 'prototype'")
+        features = torch.from_numpy(self.roi_features(checkpoint, table)).to(self._device)
+        return prototypes.embed(features).cpu().numpy(), prototypes.points.detach().float().cpu().numpy()
 
     def _batches(self, table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, list[torch.Tensor]]]:
         """Rows with their images, uint8 (3, h, w); an empty table gives one empty batch."""
