@@ -7,23 +7,30 @@ import copy
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from monai.bundle import verify_metadata
 
 import tral_monai
-from tests.bundles.bundle_files import BLADDER, BUNDLE, CONFIGS, constants
+from tests.bundles.bundle_files import BLADDER, BUNDLES, NUCLEI, TISSUE, Bundle, constants
 
 SCHEMA = Path(__file__).parent / "meta_schema.json"
-METADATA = CONFIGS / "metadata.json"
 LARGEST_FILE_BYTES = 25 << 20  # the zoo's limit
+
+every_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=str)
+
+
+def metadata_of(bundle: Bundle) -> dict[str, Any]:
+    return json.loads((bundle.config_folder / "metadata.json").read_text())
 
 
 @pytest.fixture
-def metadata():
-    return json.loads(METADATA.read_text())
+def metadata(bundle):
+    return metadata_of(bundle)
 
 
+@every_bundle
 @pytest.mark.parametrize(
     "name",
     [
@@ -32,13 +39,14 @@ def metadata():
         "configs/multi_gpu_train.yaml",
     ],
 )
-def test_the_bundle_has(name):
-    assert (BUNDLE / name).is_file()
-    assert (BUNDLE / name).stat().st_size > 100
+def test_the_bundle_has(name, bundle: Bundle):
+    assert (bundle.folder / name).is_file()
+    assert (bundle.folder / name).stat().st_size > 100
 
 
-def test_no_file_is_too_large_or_holds_weights():
-    files = [path for path in BUNDLE.rglob("*") if path.is_file()]
+@every_bundle
+def test_no_file_is_too_large_or_holds_weights(bundle: Bundle):
+    files = [path for path in bundle.folder.rglob("*") if path.is_file()]
     assert max(path.stat().st_size for path in files) < LARGEST_FILE_BYTES
     assert {path.suffix for path in files} <= {"", ".md", ".txt", ".json", ".yaml", ".conf"}
 
@@ -53,10 +61,12 @@ def verify(metadata: dict[str, object], folder: Path) -> None:
     )
 
 
+@every_bundle
 def test_metadata_fits_the_schema(metadata, tmp_path):
     verify(metadata, tmp_path)
 
 
+@every_bundle
 @pytest.mark.parametrize(
     "key",
     [
@@ -70,6 +80,7 @@ def test_the_schema_wants(key, metadata, tmp_path):
         verify(metadata, tmp_path)
 
 
+@every_bundle
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -87,19 +98,29 @@ def test_the_schema_refuses_a_tensor_with(key, value, message, metadata, tmp_pat
         verify(changed, tmp_path)
 
 
+@every_bundle
 def test_the_version_is_in_the_changelog_and_is_the_packages(metadata):
     assert metadata["version"] in metadata["changelog"]
     assert metadata["required_packages_version"]["tral_monai"] == tral_monai.__version__
 
 
-def test_the_tensors_are_those_of_the_default_training(metadata):
+@pytest.mark.parametrize(("bundle", "channels", "shape"), [(TISSUE, 9, [128, 128]), (NUCLEI, 3, ["*", "*"])], ids=str)
+def test_the_image_is_that_of_the_default_training(bundle, channels, shape, metadata):
     image = metadata["network_data_format"]["inputs"]["image"]
-    assert image["num_channels"] == len(image["channel_def"]) == 9
-    assert image["spatial_shape"] == [128, 128]
+    assert image["num_channels"] == len(image["channel_def"]) == channels
+    assert image["spatial_shape"] == shape
+    assert image["value_range"] == [0, 255]
+
+
+@pytest.mark.parametrize(("bundle", "before"), [(TISSUE, ()), (NUCLEI, ("background",))], ids=str)
+def test_the_outputs_are_those_of_the_default_training(bundle, before, metadata):
     pred = metadata["network_data_format"]["outputs"]["pred"]
-    assert tuple(pred["channel_def"].values()) == BLADDER == tuple(constants(CONFIGS / "train.yaml")["classes"])
-    assert pred["num_channels"] == 6
+    classes = tuple(constants(bundle.config_folder / "train.yaml")["classes"])
+    assert tuple(pred["channel_def"].values()) == (*before, *classes)
+    assert pred["num_channels"] == len(pred["channel_def"])
+    assert classes == BLADDER or bundle is not TISSUE
 
 
-def test_the_licence_is_the_projects():
-    assert (BUNDLE / "LICENSE").read_text().strip() == (BUNDLE.parents[1] / "LICENSE").read_text().strip()
+@every_bundle
+def test_the_licence_is_the_projects(bundle: Bundle):
+    assert (bundle.folder / "LICENSE").read_text().strip() == (bundle.folder.parents[1] / "LICENSE").read_text().strip()

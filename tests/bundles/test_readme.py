@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/README.md of the bundle against its configurations."""
+"""docs/README.md of each bundle against its configurations."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import re
 import pytest
 import yaml
 
-from tests.bundles.bundle_files import BUNDLE, CONFIGS, ROOT, constants, read
+from tests.bundles.bundle_files import BUNDLES, ROOT, Bundle, constants, read
 
-TEXT = (BUNDLE / "docs" / "README.md").read_text(encoding="utf-8")
 CONFIG_OF = {"AL": "active_learning", "train": "train", "evaluate": "evaluate", "inference": "inference"}
 
 
-def table():
+def readme(bundle: Bundle) -> str:
+    return (bundle.folder / "docs" / "README.md").read_text(encoding="utf-8")
+
+
+def table(bundle: Bundle) -> dict[tuple[str, str], str]:
     """(id, configuration) -> default as the table of settings has it."""
     documented = {}
     name = ""
-    for line in TEXT.split("## Settings")[1].split("## Limits")[0].splitlines():
+    for line in readme(bundle).split("## Settings")[1].split("\n## ")[0].splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) < 4 or cells[0] in ("id", "---"):
             continue
@@ -28,10 +31,24 @@ def table():
     return documented
 
 
+def commands(bundle: Bundle) -> list[str]:
+    blocks = re.findall(r"```\n(.*?)```", readme(bundle), flags=re.DOTALL)
+    return [block.replace("\\\n", " ") for block in blocks if "monai.bundle" in block]
+
+
+every_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=str)
+ALL_COMMANDS = [
+    pytest.param(bundle, command, id=f"{bundle}-{number}")
+    for bundle in BUNDLES
+    for number, command in enumerate(commands(bundle))
+]
+
+
+@every_bundle
 @pytest.mark.parametrize("config", CONFIG_OF.values())
-def test_every_setting_is_in_the_table_with_its_default(config):
-    documented = {name: default for (name, where), default in table().items() if where == config}
-    actual = constants(CONFIGS / f"{config}.yaml")
+def test_every_setting_is_in_the_table_with_its_default(config, bundle: Bundle):
+    documented = {name: default for (name, where), default in table(bundle).items() if where == config}
+    actual = constants(bundle.config_folder / f"{config}.yaml")
     assert set(documented) == set(actual)
     del documented["device"]
     assert {name: yaml.safe_load(default.strip("`")) for name, default in documented.items()} == {
@@ -39,14 +56,10 @@ def test_every_setting_is_in_the_table_with_its_default(config):
     }
 
 
-def commands():
-    blocks = re.findall(r"```\n(.*?)```", TEXT, flags=re.DOTALL)
-    return [block.replace("\\\n", " ") for block in blocks if "monai.bundle" in block]
-
-
-@pytest.mark.parametrize("command", commands(), ids=lambda command: re.search(r"configs/(\w+)", command)[1])
-def test_a_command_names_files_and_options_that_exist(command):
-    files = [ROOT / name.replace("$B", str(BUNDLE)) for name in re.findall(r"[$\w./]+\.(?:yaml|json)\b", command)]
+@pytest.mark.parametrize(("bundle", "command"), ALL_COMMANDS)
+def test_a_command_names_files_and_options_that_exist(bundle: Bundle, command):
+    named = re.findall(r"[$\w./]+\.(?:yaml|json)\b", command)
+    files = [ROOT / name.replace("$B", str(bundle.folder)) for name in named]
     assert files
     known = {"bundle_root", "config_file", "standalone", "nproc_per_node"}
     known |= {"net_id", "filepath", "ckpt_file", "key_in_ckpt", "meta_file"} if "ckpt_export" in command else set()
@@ -56,11 +69,13 @@ def test_a_command_names_files_and_options_that_exist(command):
     assert set(re.findall(r"--(\w+)", command)) <= known
 
 
-def test_there_is_a_command_for_each_configuration():
-    text = "".join(commands())
-    assert all(f"{path.stem}.yaml" in text for path in CONFIGS.glob("*.yaml"))
+@every_bundle
+def test_there_is_a_command_for_each_configuration(bundle: Bundle):
+    text = "".join(commands(bundle))
+    assert all(f"{path.stem}.yaml" in text for path in bundle.configs)
 
 
-def test_files_of_the_project_that_it_names_exist():
-    for name in re.findall(r"`((?:scripts|docs|configs)/[\w./]+)`", TEXT):
-        assert (ROOT / name).exists() or (BUNDLE / name).exists(), name
+@every_bundle
+def test_files_of_the_project_that_it_names_exist(bundle: Bundle):
+    for name in re.findall(r"`((?:scripts|docs|configs)/[\w./]+)`", readme(bundle)):
+        assert (ROOT / name).exists() or (bundle.folder / name).exists(), name

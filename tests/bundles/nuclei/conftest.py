@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.bundles.nuclei.disc_fields import ACTIVE_LEARNING, FIELD_PX, KNOWN, MPP, SMALL, write_fields
+from tests.bundles.nuclei.disc_fields import ACTIVE_LEARNING, FIELD_PX, KNOWN, MPP, SMALL, TRAIN, write_fields
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +65,13 @@ def samples(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def training(samples: dict[str, str]) -> dict[str, Any]:
     """Settings of train.yaml for these samples."""
     return {**SMALL, **samples, "classes": list(KNOWN), "fov_mpp": MPP, "fov_px": FIELD_PX, "verbose": False}
+
+
+@pytest.fixture(scope="session")
+def trained(training: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The folder and the finished workflow of a training that has learnt to find the discs."""
+    from tral_monai.rounds.bundle_run import run_workflow
+
+    folder = tmp_path_factory.mktemp("trained")
+    longer = {"updates_per_epoch": 40, "max_epochs": 4, "val_interval": 2, "output_dir": str(folder)}
+    return folder, run_workflow([TRAIN], **{**training, **longer})
