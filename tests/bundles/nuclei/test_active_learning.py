@@ -7,6 +7,7 @@ import sqlite3
 
 import pandas as pd
 import pytest
+import torch
 
 from tests.bundles.bundle_files import NUCLEI, read
 from tests.bundles.nuclei.disc_fields import KNOWN, UNKNOWN
@@ -137,6 +138,34 @@ def test_a_shared_first_training_is_the_same_file(active_learning, run_folder, t
     active_learning(tmp_path, strategy="random", rounds=1)
     ours, theirs = (folder / "rounds" / "round_001" / "model.pt" for folder in (tmp_path, run_folder))
     assert ours.read_bytes() == theirs.read_bytes()
+
+
+def weights(folder, round_):
+    state = load_checkpoint(folder / "rounds" / f"round_{round_:03d}" / "model.pt").state_dict()
+    return {name: value for name, value in state.items() if name.endswith("weight") and value.ndim > 1}
+
+
+def same(some, others):
+    return all(torch.equal(value, others[name]) for name, value in some.items())
+
+
+@pytest.fixture
+def standing_still(active_learning, tmp_path):
+    """Runs of two rounds that take no step: what the detectors end with is what they begin with."""
+    settings = {"learning_rate": 0.0, "optimizer_options": {}, "optimizer_name": "SGD", "strategy": "random"}
+    return lambda **overrides: active_learning(tmp_path, **{**settings, **overrides})
+
+
+def test_a_round_begins_anew_unless_it_starts_warm(standing_still, tmp_path):
+    standing_still()
+    assert not same(weights(tmp_path, 1), weights(tmp_path, 2))
+
+
+def test_with_warm_start_a_round_begins_where_the_last_one_ended(standing_still, run_folder, tmp_path):
+    # ... and the first one from the detector of another hospital.
+    standing_still(warm_start=True, initial_checkpoint=str(run_folder / "model.pt"))
+    assert same(weights(run_folder, 2), weights(tmp_path, 1))
+    assert same(weights(tmp_path, 1), weights(tmp_path, 2))
 
 
 def test_budgets_and_costs(active_learning, tmp_path):
