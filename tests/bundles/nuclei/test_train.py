@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.bundles.bundle_files import NUCLEI, read
 from tests.bundles.nuclei.disc_fields import FIELD_PX, KNOWN, MPP, TINY, TRAIN
 from tral_monai.data.nuclei.fov_table import read_fovs
 from tral_monai.data.nuclei.open_set import OpenSet
@@ -76,6 +77,15 @@ def test_the_three_roles(role, outputs, train, tmp_path):
     assert ("loss_prediction" in losses) == (role == "target")
     if role == "prototype":
         assert network.prototypes.ready.tolist() == [True, True]
+
+
+def test_the_papers_prototypes_live_among_the_roi_features(train, tmp_path):
+    options = {**TINY, **read(NUCLEI.overlay_folder / "paper.yaml")["network_options"]}
+    workflow = train(role="prototype", network_options=options)
+    network = load_checkpoint(tmp_path / "model.pt")
+    assert network.prototypes.points.shape == (2, TINY["representation"])
+    losses = workflow.parser.get_parsed_content("train#trainer").state.output["losses"]
+    assert 0 < losses["loss_prototype"] < float("inf")
 
 
 def test_an_epoch_is_a_number_of_updates_and_goes_round_the_samples(train):
