@@ -30,6 +30,17 @@ def test_counted_boxes_keep_only_what_is_used() -> None:
     assert NucleusUncertainty(min_score=0).counted(found).counts.tolist() == [2, 1]
 
 
+def test_a_nucleus_of_uncertain_class_counts_once() -> None:
+    # One RoI that may be of either class, with a box for each; one of class 1; one whose better box NMS has dropped.
+    probabilities = np.array([[0.1, 0.5, 0.4], [0.1, 0.5, 0.4], [0.1, 0.1, 0.8], [0.1, 0.6, 0.3]])
+    found = boxes([3, 1], labels=[0, 1, 1, 1], scores=[0.5, 0.4, 0.8, 0.3], probabilities=probabilities)
+    strategy = NucleusUncertainty()
+    assert strategy.counted(found).counts.tolist() == [3, 1]
+    assert strategy.counted(found, once=True).counts.tolist() == [2, 0]
+    assert strategy.counted(boxes([3, 1]), once=True).counts.tolist() == [3, 1]
+    assert strategy.counted(boxes([0], probabilities=np.zeros((0, 3))), once=True).counts.tolist() == [0]
+
+
 @pytest.mark.parametrize(
     ("pool", "n", "ratio", "expected"),
     [(100, 10, 2.0, 20), (15, 10, 2.0, 15), (10, 10, 2.0, 10), (100, 10, 1.1, 11), (100, 3, 1.2, 4), (100, 5, 1.0, 5)],

@@ -28,6 +28,13 @@ def test_total_count() -> None:
     assert get_strategy("density").auxiliary is None
 
 
+def test_nuclei_of_uncertain_class_are_not_counted_for_each_class_that_they_may_be() -> None:
+    # Image 1: one nucleus with three boxes. Image 2: two nuclei with one box each.
+    unsure, sure = [0.1, 0.3, 0.31, 0.29], [0.1, 0.8, 0.05, 0.05]
+    found = boxes([3, 2], labels=[0, 1, 2, 0, 0], probabilities=[unsure] * 3 + [sure] * 2)
+    assert get_strategy("density").score(PoolOutputs(ids=[1, 2], detections=found)).tolist() == [1, 2]
+
+
 def test_known_fraction() -> None:
     strategy = get_strategy("density", of="known_fraction")
     assert strategy.score(_pool()).tolist() == [1, 0.25, 0]

@@ -46,6 +46,16 @@ def test_probability_of_known_by_hand() -> None:
     assert known_probability(_found()) == pytest.approx([0, 1, 0, 1, 0, 0], abs=1e-6)  # type: ignore[arg-type]
 
 
+def test_a_nucleus_that_is_likelier_unknown_counts_nothing_by_its_second_class() -> None:
+    # Two nuclei of class 0, then one that is rather unknown but also has a box of class 0.
+    logits = [[9.0, 0, 0], [0.0, -5, -5], [8.0, 0, 9.0]]
+    probabilities = np.exp(np.hstack([np.zeros((3, 1)), logits]))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    found = boxes([1, 1, 1], labels=[0, 0, 0], logits=logits, probabilities=probabilities)
+    outputs = PoolOutputs(ids=[1, 2, 3], auxiliary_detections=found)
+    assert get_strategy("lfosa", combine="none").score(outputs) == pytest.approx([1, 0, 0], abs=1e-6)
+
+
 def test_sum_times_location_by_hand() -> None:
     target = boxes([1, 1, 1], boxes_px=[[0, 0, 10, 10]] * 3, proposals_px=[[0, 0, 10, 5], [0, 0, 10, 5], [2, 2, 8, 8]])
     outputs = PoolOutputs(ids=[1, 2, 3], detections=target, auxiliary_detections=_found())  # type: ignore[arg-type]

@@ -34,13 +34,22 @@ class NucleusStrategy(Strategy):
     def __init__(self, *, min_score: float = 0.05) -> None:
         self.min_score = number(self.name, "min_score", min_score, low=0.0, high=1.0)
 
-    def counted(self, found: Detections, field: str = "detections") -> Detections:
-        """The boxes that count, with only the columns that this strategy uses of `field`."""
+    def counted(self, found: Detections, field: str = "detections", *, once: bool = False) -> Detections:
+        """The boxes that count, with only the columns that this strategy uses of `field`.
+
+        Args:
+            found: Boxes of a detector.
+            field: The field of `PoolOutputs` that they are from.
+            once: For counting nuclei. A detector gives a nucleus of uncertain class a box of each class that it may be;
+                only the box of the likeliest class is kept. Without probabilities every box is taken for a nucleus.
+        """
         columns = {name: getattr(found, name) for name in sorted(self.columns.get(field, ()))}
         slim = Detections(
             offsets=found.offsets, boxes_px=found.boxes_px, labels=found.labels, scores=found.scores, **columns
         )
         mask = np.asarray(found.scores) >= self.min_score
+        if once and found.probabilities is not None and len(mask):
+            mask &= np.asarray(found.probabilities)[:, 1:].argmax(axis=1) == found.labels
         return slim if mask.all() else slim.keep(mask)
 
 

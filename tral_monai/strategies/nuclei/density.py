@@ -21,7 +21,7 @@ Of = Literal["total", "known_fraction"]
 class Density(NucleusStrategy):
     """Images with the most nuclei, or with the highest share of known ones.
 
-    - of="total": the count of the target detector's boxes. No auxiliary detector is trained.
+    - of="total": the count of nuclei that the target detector finds. No auxiliary detector is trained.
     - of="known_fraction": of the nuclei that the auxiliary detector finds, the share closer to the known than to the
       unknown prototype: known nuclei per box that the annotator is expected to draw. It does not favour busy images; 0
       without a box. While fewer than `min_unknown` nuclei have been ticked unknown, the count of all nuclei that the
@@ -69,9 +69,9 @@ class Density(NucleusStrategy):
 
     def _rated(self, outputs: PoolOutputs) -> tuple[FloatArray, list[str]]:
         if self.of == "total":
-            counts = self.counted(outputs.found()).counts.astype(np.float64)
+            counts = self.counted(outputs.found(), once=True).counts.astype(np.float64)
             return counts, [f"{nuclei(count)} found" for count in counts]
-        found = self.counted(outputs.found("auxiliary_detections"), "auxiliary_detections")
+        found = self.counted(outputs.found("auxiliary_detections"), "auxiliary_detections", once=True)
         first = candidate_counts(found, int(outputs.labelled_unknown or 0), self.min_unknown)
         if first.note:
             return first.counts, [f"{first.note}{nuclei(count)} found" for count in first.counts]

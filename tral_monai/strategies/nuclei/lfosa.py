@@ -65,7 +65,7 @@ class Lfosa(NucleusStrategy):
     def _select(self, outputs: PoolOutputs, n: int, generator: np.random.Generator) -> Selection:
         known, location = self._parts(outputs)
         scores = known * location
-        counts = self.counted(outputs.found("auxiliary_detections"), "auxiliary_detections").counts
+        counts = self.counted(outputs.found("auxiliary_detections"), "auxiliary_detections", once=True).counts
         rows = top(scores, n, generator)
         times = [f" x location uncertainty {location[row]:.3f}" if self.combine == "location" else "" for row in rows]
         return answer(
@@ -79,7 +79,7 @@ class Lfosa(NucleusStrategy):
         )
 
     def _parts(self, outputs: PoolOutputs) -> tuple[FloatArray, FloatArray]:
-        found = self.counted(outputs.found("auxiliary_detections"), "auxiliary_detections")
+        found = self.counted(outputs.found("auxiliary_detections"), "auxiliary_detections", once=True)
         known = found.sum_per_image(known_probability(found))
         if self.combine == "none":
             return known, np.ones(len(found))

@@ -65,17 +65,18 @@ class OsalNd(NucleusStrategy):
 
     def _score(self, outputs: PoolOutputs) -> FloatArray:
         found = self.counted(outputs.found())
-        return self._per(found, _product(list(self._information(found).values())))
+        return self._per(outputs, _product(list(self._information(found).values())))
 
     def _select(self, outputs: PoolOutputs, n: int, generator: np.random.Generator) -> Selection:
         found = self.counted(outputs.found())
-        auxiliary = self.counted(outputs.found("auxiliary_detections"), "auxiliary_detections")
+        auxiliary = self.counted(outputs.found("auxiliary_detections"), "auxiliary_detections", once=True)
         first = candidate_counts(auxiliary, int(outputs.labelled_unknown or 0), self.min_unknown)
         cues = self._information(found)
-        scores = self._per(found, _product(list(cues.values())))
+        scores = self._per(outputs, _product(list(cues.values())))
         m = candidate_count(len(scores), n, self.candidates)
         rows, places = two_stages(first.counts, scores, n, m, generator)
-        cost = [f", over {nuclei(found.counts[row])} found" if self.per == "nucleus" else "" for row in rows]
+        drawn = self.counted(outputs.found(), once=True).counts
+        cost = [f", over {nuclei(drawn[row])} found" if self.per == "nucleus" else "" for row in rows]
         return answer(
             outputs,
             rows,
@@ -96,8 +97,10 @@ class OsalNd(NucleusStrategy):
             cues["location"] = location_information(found)
         return cues
 
-    def _per(self, found: Detections, information: FloatArray) -> FloatArray:
-        return information if self.per == "image" else information / np.maximum(found.counts, 1)
+    def _per(self, outputs: PoolOutputs, information: FloatArray) -> FloatArray:
+        if self.per == "image":
+            return information
+        return information / np.maximum(self.counted(outputs.found(), once=True).counts, 1)
 
 
 def _product(factors: list[FloatArray]) -> FloatArray:

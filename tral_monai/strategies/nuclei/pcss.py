@@ -86,5 +86,5 @@ class Pcss(NucleusStrategy):
         )
 
     def _counts(self, outputs: PoolOutputs) -> CandidateCounts:
-        found = self.counted(outputs.found("auxiliary_detections"), "auxiliary_detections")
+        found = self.counted(outputs.found("auxiliary_detections"), "auxiliary_detections", once=True)
         return candidate_counts(found, int(outputs.labelled_unknown or 0), self.min_unknown)
