@@ -4,9 +4,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from monai.data.utils import no_collation
 
 from tral_monai.data.nuclei.cut import cut_fields
-from tral_monai.data.nuclei.dataset import NucleusDataset, collate, item_generator, label_numbers
+from tral_monai.data.nuclei.dataset import NucleusDataset, item_generator, label_numbers
 from tral_monai.data.nuclei.fov_table import write_fovs
 from tral_monai.errors import CohortError, ConfigError, UnknownClassError
 
@@ -95,23 +96,15 @@ def test_draws_depend_on_seed_epoch_and_id_only(table):
 def test_the_epoch_reaches_workers_that_run_already(table):
     dataset = NucleusDataset(table, CLASSES, transforms=[shift])
     loader = torch.utils.data.DataLoader(
-        dataset, batch_size=2, num_workers=1, persistent_workers=True, collate_fn=collate
+        dataset, batch_size=2, num_workers=1, persistent_workers=True, collate_fn=no_collation
     )
     found = []
     for epoch in range(2):
         dataset.set_epoch(epoch)
         batch = next(iter(loader))
-        found.append([int(boxes[0, 0]) - 5 for boxes in batch["boxes"]])
+        found.append([int(item["boxes"][0, 0]) - 5 for item in batch])
         assert found[-1] == [drawn(dataset, 0), drawn(dataset, 1)]
     assert found[0] != found[1]
-
-
-def test_collate_keeps_lists(table):
-    small = table.assign(width_px=[100, 50])
-    batch = collate([NucleusDataset(small, CLASSES)[n] for n in range(2)])
-    assert [image.shape for image in batch["image"]] == [(3, 80, 100), (3, 80, 50)]
-    assert [len(labels) for labels in batch["labels"]] == [4, 4]
-    assert batch["id"].tolist() == [11, 12]
 
 
 def test_settings_out_of_range(table):

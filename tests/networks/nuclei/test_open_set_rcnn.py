@@ -124,6 +124,22 @@ def test_it_learns_to_find_and_to_name(build: Build, field: Field) -> None:
     assert abs(torch.from_numpy(top) - target["boxes"]).max() < 3.0
 
 
+def test_pooled_levels_do_not_depend_on_the_padding(build: Build, field: Field) -> None:
+    # Beside a larger image the small one is padded to four times its area.
+    network = build(loss_prediction=True)
+    small, large = field(0)[0][:, :50, :50], torch.full((3, 100, 100), 90, dtype=torch.uint8)
+    want = {"image_features", "predicted_losses"}
+    alone, beside = detect(network, [small], want=want), detect(network, [small, large], want=want)
+    assert alone.image_features is not None
+    assert beside.image_features is not None
+    assert alone.predicted_losses is not None
+    assert beside.predicted_losses is not None
+    # Not quite the same: the padding still borders on the last pixels of the image.
+    difference = abs(alone.image_features[0] - beside.image_features[0]).max()
+    assert difference < 0.1 * abs(alone.image_features[0]).max()
+    assert beside.predicted_losses[0] == pytest.approx(alone.predicted_losses[0], abs=0.01)
+
+
 def test_evaluation_without_targets_gives_detections(build: Build, field: Field) -> None:
     network = build(upsample=2.0).eval()
     image, _ = field(0)

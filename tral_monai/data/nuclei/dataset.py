@@ -126,19 +126,6 @@ class NucleusDataset(torch.utils.data.Dataset[dict[str, Any]]):
         return {"image": image, "boxes": boxes, "labels": labels, "id": number}
 
 
-def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A batch of images of any sizes: lists stay lists.
-
-    Args:
-        items: Items of a :class:`NucleusDataset`.
-
-    Returns:
-        ``image``, ``boxes`` and ``labels`` as lists, ``id`` as int64 tensor (n,).
-    """
-    batch: dict[str, Any] = {name: [item[name] for item in items] for name in ("image", "boxes", "labels")}
-    return {**batch, "id": torch.tensor([int(item["id"]) for item in items], dtype=torch.int64)}
-
-
 def label_numbers(classes: Sequence[str], role: Role) -> dict[str, int]:
     """Answer -> label of a role; see :class:`NucleusDataset`."""
     known = {name: 1 if role == "prototype" else number for number, name in enumerate(classes, start=1)}

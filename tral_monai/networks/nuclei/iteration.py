@@ -30,7 +30,7 @@ Transform = Callable[[list[torch.Tensor], list[Target]], tuple[list[torch.Tensor
 
 
 class DetectorPrepareBatch(PrepareBatch):
-    """Moves a batch of :class:`~tral_monai.data.nuclei.nucleus_dataset.NucleusDataset` to the device, then augments it.
+    """Moves a batch of :class:`~tral_monai.data.nuclei.dataset.NucleusDataset` to the device, then augments it.
 
     Args:
         transforms: Applied in order to (images, targets) of the batch, on the device.

@@ -168,7 +168,7 @@ class OpenSetRCNN(nn.Module):
         Args:
             images: (3, h, w) uint8 or float on the scale 0 to 255 each; sizes may differ.
             targets: For each image ``boxes`` (k, 4) float and ``labels`` (k,) int64 as
-                :class:`~tral_monai.data.nuclei.nucleus_dataset.NucleusDataset` gives them for this role.
+                :class:`~tral_monai.data.nuclei.dataset.NucleusDataset` gives them for this role.
 
         Returns:
             With targets, a dict of () losses to be summed. Without (evaluation mode only), for each image a dict of
@@ -206,7 +206,7 @@ class OpenSetRCNN(nn.Module):
         levels = self.backbone(batch.tensors)
         proposals, _ = self.rpn(batch, levels)
         regions = self.roi_heads.detect(levels, proposals, batch.image_sizes)
-        return regions, self._pooled(levels)
+        return regions, self._pooled(levels, batch.image_sizes)
 
     def features_at(self, images: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor]) -> torch.Tensor:
         """RoI features at given boxes.
@@ -232,20 +232,30 @@ class OpenSetRCNN(nn.Module):
         if prototype_term is not None:
             losses["loss_prototype"] = self.settings.prototype_weight * prototype_term.batch()
         if self.loss_prediction is not None:
-            losses["loss_prediction"] = self._prediction_loss(levels, terms.values())
+            pooled = self._pooled(levels, batch.image_sizes)
+            losses["loss_prediction"] = self._prediction_loss(pooled, terms.values())
         return losses
 
-    def _prediction_loss(self, levels: dict[str, torch.Tensor], terms: Iterable[LossTerm]) -> torch.Tensor:
+    def _prediction_loss(self, pooled: torch.Tensor, terms: Iterable[LossTerm]) -> torch.Tensor:
         assert self.loss_prediction is not None
-        pooled = self._pooled(levels)
         if self.progress >= self.settings.detach_at:
             pooled = pooled.detach()
         per_image = torch.stack([term.per_image() for term in terms]).sum(dim=0)
         ranking = loss_prediction_loss(self.loss_prediction(pooled), per_image.detach())
         return self.settings.loss_prediction_weight * ranking
 
-    def _pooled(self, levels: dict[str, torch.Tensor]) -> torch.Tensor:
-        return torch.stack([levels[str(s)].float().mean(dim=(2, 3)) for s in self.settings.strides], dim=1)
+    def _pooled(self, levels: dict[str, torch.Tensor], sizes: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """(n, levels, channels) means over the part of each map that shows the image.
+
+        With the padding, which depends on the other images of the batch, an image would have other features there.
+        """
+        return torch.stack(
+            [
+                _means(levels[str(s)].float(), [(-(-h // s), -(-w // s)) for h, w in sizes])
+                for s in self.settings.strides
+            ],
+            dim=1,
+        )
 
     def _checked(self, targets: Sequence[Mapping[str, torch.Tensor]], images: int) -> list[Target]:
         if len(targets) != images:
@@ -282,6 +292,16 @@ def _class_head(head: Head, role: Role, sizes: DetectorSettings, classes: int) -
         activation=sizes.evidence,
         data_term=sizes.evidential_data_term,
         annealing_steps=sizes.annealing_steps,
+    )
+
+
+def _means(maps: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """(n, channels) means of maps (n, channels, h, w) over the upper left (rows, columns) of each."""
+    if len(set(sizes)) == 1:  # one operation for all
+        rows, columns = sizes[0]
+        return maps[:, :, :rows, :columns].mean(dim=(2, 3))
+    return torch.stack(
+        [one[:, :rows, :columns].mean(dim=(1, 2)) for one, (rows, columns) in zip(maps, sizes, strict=True)]
     )
 
 
