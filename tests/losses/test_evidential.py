@@ -12,15 +12,8 @@ from tral_monai.losses.evidential import (
     annealing,
     evidence_from_logits,
     evidential_loss,
-    evidential_uncertainty,
     kl_to_uniform,
 )
-
-
-def test_uncertainty_is_classes_over_strength() -> None:
-    # Eq. 4 by hand: Q = 3 + 3 = 6, belief masses 2/6, 0, 1/6, so 1 - 1/2; and no evidence at all gives 1.
-    evidence = torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
-    assert evidential_uncertainty(evidence).tolist() == [0.5, 1.0]
 
 
 def test_the_loss_by_hand() -> None:

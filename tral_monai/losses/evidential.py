@@ -33,19 +33,6 @@ def evidence_from_logits(logits: torch.Tensor, *, activation: Activation = "soft
     return functional.softplus(logits) if activation == "softplus" else functional.relu(logits)
 
 
-def evidential_uncertainty(evidence: torch.Tensor) -> torch.Tensor:
-    """Uncertainty of the classification, OSAL-ND Eq. 4: one minus the sum of belief masses e_k / Q, which is K / Q.
-
-    Args:
-        evidence: (n, K), 0 or more.
-
-    Returns:
-        (n,) above 0; 1 where there is no evidence at all.
-    """
-    classes = evidence.shape[-1]
-    return classes / (evidence + 1).sum(dim=-1)
-
-
 def annealing(step: int | torch.Tensor, steps: int) -> torch.Tensor:
     """Weight of the KL term, min(1, t / T): wrong evidence is punished only after some has been gathered.
 

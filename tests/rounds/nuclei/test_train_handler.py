@@ -227,3 +227,9 @@ def test_a_configuration_that_cannot_tell_detectors_apart(train, tmp_path):
 def test_an_override_that_changes_nothing(train):
     with pytest.raises(ConfigError, match="have no id 'bakcbone'; did you mean 'backbone'\\?"):
         train(overrides={"bakcbone": 1})
+
+
+def test_loss_prediction_needs_pairs(train):
+    with pytest.raises(ConfigError, match="ll4al learns from pairs of fields .* but batch_size is 1; make it 2"):
+        train("ll4al", overrides={"batch_size": 1})
+    train("random", overrides={"batch_size": 1})

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tral_monai.data.nuclei.detections import Detections
 from tral_monai.inference.nuclei.tile_plan import IntArray
+from tral_monai.strategies.nuclei import information
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,4 @@ def evidential_uncertainty(detections: Detections) -> npt.NDArray[np.float32]:
     """
     if detections.evidence is None:
         return np.full(len(detections.labels), np.nan, dtype=np.float32)
-    evidence = np.asarray(detections.evidence, dtype=np.float64)
-    classes = evidence.shape[1]
-    return (classes / (evidence.sum(axis=1) + classes)).astype(np.float32)
+    return information.evidential_uncertainty(detections.evidence).astype(np.float32)

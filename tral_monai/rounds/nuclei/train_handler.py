@@ -62,7 +62,8 @@ class FieldTrainHandler:
         shared_dir: folder of trainings that runs have in common, see :class:`SharedTrainings`; None trains always.
 
     Raises:
-        ConfigError: a configuration is missing, or an override names an id that it does not have.
+        ConfigError: a configuration is missing, an override names an id that it does not have, or the strategy learns
+            to predict losses, which takes pairs of fields, and ``batch_size`` is 1.
     """
 
     def __init__(
@@ -86,6 +87,11 @@ class FieldTrainHandler:
         self._initial_checkpoint, self._refit = initial_checkpoint, refit
         self._shared = SharedTrainings(shared_dir) if shared_dir is not None else None
         check_overrides(self._config_files, [*self._overrides, *_ROUND_IDS])
+        if strategy.loss_prediction and self._overrides.get("batch_size") == 1:
+            raise ConfigError(
+                f"{strategy.name} learns from pairs of fields which of two has the higher loss, but batch_size is 1; "
+                "make it 2 or more, best an even number"
+            )
 
     def attach(self, engine: RoundEngine) -> None:
         """Act when a round starts."""
