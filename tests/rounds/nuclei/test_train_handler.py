@@ -233,3 +233,12 @@ def test_loss_prediction_needs_pairs(train):
     with pytest.raises(ConfigError, match="ll4al learns from pairs of fields .* but batch_size is 1; make it 2"):
         train("ll4al", overrides={"batch_size": 1})
     train("random", overrides={"batch_size": 1})
+
+
+def test_the_auxiliary_detector_is_not_validated_as_if_it_were_the_target(start, train, fields):
+    # Its outputs are other classes ("known", or "unknown" as one more) than those that mAP is taken over.
+    engine = start()
+    engine.round_dir.mkdir(parents=True, exist_ok=True)
+    handler, samples = train("lfosa", val_index=fields.answered("test")), training_table(engine.ledger, fields.pool)
+    assert handler._tables(engine, samples, "k_plus_one")["val_samples"] is None
+    assert handler._tables(engine, samples, "target")["val_samples"] == str(engine.round_dir / "val.parquet")

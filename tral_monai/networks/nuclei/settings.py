@@ -26,7 +26,7 @@ class DetectorSettings:
     """Sizes and thresholds of an :class:`~tral_monai.networks.nuclei.open_set_rcnn.OpenSetRCNN`.
 
     The defaults are torchvision's Faster R-CNN with ResNet-50 FPN (the paper names no others), with anchors for nuclei
-    and 300 detections. ``SMALL`` below is for a CPU.
+    and 300 detections.
 
     Args:
         strides: Strides of the feature maps that the feature pyramid is built on, powers of 2, ascending.
@@ -190,26 +190,6 @@ _SHARES = (
     "rpn_fg_iou", "rpn_bg_iou", "rpn_positive_fraction", "rpn_nms_iou", "roi_fg_iou", "roi_bg_iou",
     "roi_positive_fraction", "score_threshold", "nms_iou", "detach_at",
 )  # fmt: skip
-
-SMALL: dict[str, Any] = {
-    "backbone": "timm:tf_efficientnet_lite0",
-    "strides": (4, 8, 16),
-    "pool_level": False,
-    "fpn_channels": 64,
-    "anchor_ratios": (1.0,),
-    "frozen_stages": 2,
-    "rpn_fg_iou": 0.5,
-    "rpn_samples": 128,
-    "rpn_candidates": (250, 300),
-    "proposals": (250, 300),
-    "roi_size": 5,
-    "roi_sampling_ratio": 1,
-    "roi_samples": 64,
-    "roi_positive_fraction": 0.5,
-    "representation": 256,
-    "class_agnostic_regression": True,
-}
-"""Keywords of a detector that one CPU core can train in minutes."""
 
 
 def detector_settings(given: Mapping[str, object]) -> DetectorSettings:

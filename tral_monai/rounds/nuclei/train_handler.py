@@ -51,8 +51,8 @@ class FieldTrainHandler:
         config_file: training configuration, or several of which later ones override earlier ones.
         index: fields of view of the pool.
         strategy: tells which detectors it needs.
-        val_index: fields of view with answers to watch the training with; None or empty for none. These labels are
-            free in a simulation only.
+        val_index: fields of view with answers to watch the target's training with; None or empty for none. These labels
+            are free in a simulation only.
         overrides: values for ids of the configuration.
         warm_start: begin from the previous round's detectors; else each round begins anew, which is what the paper's
             comparisons need.
@@ -121,7 +121,7 @@ class FieldTrainHandler:
             **self._overrides,
             "role": role,
             "loss_prediction": role == "target" and self._strategy.loss_prediction,
-            **self._tables(engine, samples),
+            **self._tables(engine, samples, role),
             "output_dir": str(folder),
             "checkpoint": self._start(engine, role),
             "seed": int(engine.generator(f"train {role}").integers(2**31)),
@@ -148,10 +148,10 @@ class FieldTrainHandler:
             raise ConfigError(f"round {engine.round} has no label to train on; attach InitialFields first")
         return samples
 
-    def _tables(self, engine: RoundEngine, samples: pd.DataFrame) -> dict[str, str | None]:
+    def _tables(self, engine: RoundEngine, samples: pd.DataFrame, role: str) -> dict[str, str | None]:
         paths: dict[str, str | None] = {"train_samples": str(engine.round_dir / "train.parquet"), "val_samples": None}
         write_fovs(samples, str(paths["train_samples"]))
-        if self._val_index is not None:
+        if self._val_index is not None and role == "target":  # others have other classes than mAP is taken over
             paths["val_samples"] = str(engine.round_dir / "val.parquet")
             write_fovs(self._val_index, str(paths["val_samples"]))
         return paths
