@@ -51,7 +51,20 @@ def test_fields_classes_and_a_setting_of_ones_own(coco: Path, capsys: pytest.Cap
     assert ["all but ignored", "6", "", "", "", ""] in rows
     # Three of six nuclei are unknown; in the third field two of three. One known nucleus in each: no ranking.
     assert ["yours", "Tum [x], Str (absent: Str)", "Lym, Mac", "50.0%", "1 of 3", "-"] in rows
-    assert "No problems." in output
+    assert "Problems (1)\n  no nucleus has the class 'Str' of --known; there are ['Lym', 'Mac', 'Tum [x]']\n" in output
+
+
+def test_what_would_end_a_run_is_said_before_it(coco: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fields", "coco", str(coco), "--mpp", "0.5", "--known", "Lym"]) == 0
+    assert "No problems." in capsys.readouterr().out
+    data = json.loads(coco.read_text())
+    for image, mpp in zip(data["images"], (0.25, 0.5, 0.5), strict=True):
+        image["mpp"] = mpp
+    coco.write_text(json.dumps(data))
+    assert main(["fields", "coco", str(coco)]) == 0
+    told = capsys.readouterr().out.split("Problems (1)")[1]
+    assert "the fields have 0.25 to 0.5 micrometres per pixel; say at which resolution" in told
+    assert "with fov_mpp, such as --fov_mpp 0.5 of a run" in told
 
 
 def test_problems_are_listed_and_told_by_the_status(coco: Path, capsys: pytest.CaptureFixture[str]) -> None:

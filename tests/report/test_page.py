@@ -14,7 +14,7 @@ import pytest
 
 from tests.report.html_page import EVIL, Page
 from tral_monai.errors import LedgerError
-from tral_monai.report.page import balance, render_report, write_report
+from tral_monai.report.page import balance, render_report, split_line, write_report
 from tral_monai.report.run_data import RunData
 
 MakeRun = Callable[..., RunData]
@@ -201,3 +201,8 @@ def test_a_folder_that_is_no_run_is_refused(make_run: MakeRun, tmp_path: Path) -
     (tmp_path / "copy" / "ledger.sqlite").unlink()
     with pytest.raises(LedgerError, match=r"no ledger\.sqlite"):
         write_report([run.folder, tmp_path / "copy"])
+
+
+def test_a_sentence_begins_with_a_capital_but_for_a_measure() -> None:
+    assert split_line("Next: label stroma.") == ("Next", "Label stroma.")
+    assert split_line("Reached: mAP@0.5 0.30 on test.") == ("Reached", "mAP@0.5 0.30 on test.")

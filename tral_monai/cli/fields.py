@@ -15,7 +15,9 @@ from rich.table import Table
 
 from tral_monai.annotations.nuclei.data_sets import DATASETS, OPEN_SETS, read_fields
 from tral_monai.annotations.nuclei.model import NucleusField
+from tral_monai.data.nuclei.cut import common_mpp
 from tral_monai.data.nuclei.field_check import check_fields
+from tral_monai.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,11 +66,27 @@ def run(arguments: argparse.Namespace) -> int:
     console.print(_classes(kept))
     if settings:
         console.print(_open_sets(kept, settings))
-    problems = [*unread, *problems]
+    problems = [*unread, *problems, *_before_a_run(kept, settings.get("yours", ()))]
     console.print("No problems." if not problems else f"[bold]Problems ({len(problems)})[/bold]")
     for line in problems:
         console.print(f"  {escape(line)}", soft_wrap=True)
     return 1 if unread or len(kept) < len(fields) else 0
+
+
+def _before_a_run(fields: Sequence[NucleusField], known: Sequence[str]) -> list[str]:
+    """What would end an active-learning run on these fields before it begins."""
+    found = []
+    occurring = sorted(
+        {name for field in fields for name, off in zip(field.classes, field.ignored, strict=True) if not off}
+    )
+    for name in known:
+        if name not in occurring:
+            found.append(f"no nucleus has the class '{name}' of --known; there are {occurring}")
+    try:
+        common_mpp(fields)
+    except ConfigError as error:
+        found.append(f"{error}, such as --fov_mpp {max(field.mpp for field in fields):g} of a run")
+    return found
 
 
 def _overview(fields: Sequence[NucleusField]) -> Table:

@@ -211,7 +211,7 @@ def balance_chart(run: RunData, rounds: Sequence[int], shares: NDArray[np.float6
         top = max(float(np.nanmax(shares)), *(dashes.values() if dashes is not None else (0.0,)))
         axes.set_ylim(0, min(1.0, top * 1.12 + 0.02))
         axes.set_xlim(min(rounds) - 0.15, max(rounds) + 0.15)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # of one round too
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.set_xlabel("round")
         axes.set_ylabel("share of the training set")

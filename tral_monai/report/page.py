@@ -248,9 +248,9 @@ def template_text(name: str) -> str:
 
 
 def split_line(line: str) -> tuple[str, str]:
-    """One of the three lines as its first word and the sentence after it."""
+    """One of the three lines as its first word and the sentence after it, whose first word keeps capitals (mAP)."""
     head, _, rest = line.partition(": ")
-    return head, rest[:1].upper() + rest[1:]
+    return head, rest[:1].upper() + rest[1:] if rest.split(" ", 1)[0].islower() else rest
 
 
 def _percent(value: float) -> str:

@@ -70,6 +70,17 @@ def test_classes(fields):
     assert divide_classes(fields, known=["A", "D"], unknown=None, must_occur=False)[0].unknown == ("B", "C")
 
 
+def test_a_class_with_a_hash_sign_is_found_as_monai_hands_it_over(make_field):
+    """MONAI's reference resolver turns every # of a configuration, and so of --known, into ::."""
+    boxes = [(name, 1, 1, 9, 9) for name in ("Lym #1", "Tum", "a::b", "x#y")]
+    found, _ = divide_classes([make_field("f", boxes)], known=["Lym ::1", "a::b"], unknown=None, must_occur=True)
+    assert (found.known, found.unknown) == (("Lym #1", "a::b"), ("Tum", "x#y"))
+    found, _ = divide_classes([make_field("f", boxes)], known=["Lym #1"], unknown=["x::y"], must_occur=True)
+    assert (found.known, found.unknown) == (("Lym #1",), ("x#y",))
+    with pytest.raises(ConfigError, match=r"known classes \['Lym ::2'\] do not occur"):
+        divide_classes([make_field("f", boxes)], known=["Lym ::2"], unknown=None, must_occur=True)
+
+
 def test_a_draw_keeps_the_shares():
     table = pd.DataFrame({"id": range(100), "part": ["train"] * 79 + ["val"] + ["test"] * 20})
     drawn = draw_fovs(table, 10, seed=0)

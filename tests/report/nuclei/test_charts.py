@@ -61,6 +61,12 @@ def test_charts_are_svg_that_says_what_it_shows_and_the_same_each_time(make_run:
         assert text in comparison
 
 
+def test_rounds_and_counts_have_whole_numbers_at_their_axes(make_run: MakeRun) -> None:
+    """A run of two rounds has one query: its axis once went 0.45, 0.60, 0.75, and that of counts 0.01, 0.02."""
+    for svg in (charts.unknown_chart(make_run("a")), charts.query_chart(make_run("b", queried={1: [0, 1]}))):
+        assert not [word for word in comments(svg).split() if "." in word]
+
+
 def test_a_pool_that_nobody_knows_has_no_line(make_run: MakeRun) -> None:
     assert "the pool" not in comments(charts.query_chart(make_run(table=False)))
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -78,8 +78,9 @@ def divide_classes(
 
     Args:
         fields: The fields.
-        known: Known classes in the detector's order.
-        unknown: Unknown classes; None takes all others that occur.
+        known: Known classes in the detector's order. MONAI's configurations turn ``#`` into ``::``: a class of the data
+            that was meant so is taken by its own name.
+        unknown: Unknown classes; None takes all others that occur. ``#`` likewise.
         must_occur: Whether a known class that does not occur at all is an error: it is most likely mistyped.
 
     Returns:
@@ -89,6 +90,8 @@ def divide_classes(
         ConfigError: A known class does not occur, or the division cannot be.
     """
     counts = _class_counts(fields)
+    known = _as_in_data(known, counts)
+    unknown = None if unknown is None else _as_in_data(unknown, counts)
     absent = sorted(set(known) - set(counts))
     if must_occur and absent:
         raise ConfigError(
@@ -104,6 +107,13 @@ def divide_classes(
         "of the lists to have them count"
         for name in neither
     ]
+
+
+def _as_in_data(names: Sequence[str], occurring: Iterable[str]) -> list[str]:
+    """Names with the ``#`` that MONAI's reference resolver replaced by ``::``, where the data have such a class."""
+    own = set(occurring)
+    rewritten = {name.replace("#", "::"): name for name in own}
+    return [name if name in own else rewritten.get(name, name) for name in names]
 
 
 def draw_fovs(table: pd.DataFrame, most: int | None, *, seed: int) -> pd.DataFrame:

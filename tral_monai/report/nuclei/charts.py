@@ -105,7 +105,7 @@ def query_chart(run: NucleusRunData) -> str:
         for axes in (left, right):
             axes.set_xlabel("round")
             axes.set_xlim(min(rounds) - 0.6, max(rounds) + 0.6)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # of one round too
         return svg_text(figure)
 
 
@@ -125,7 +125,8 @@ def unknown_chart(run: NucleusRunData) -> str:
                 markerfacecolor=UNKNOWN_COLOR if main else "white",
                 label=split,
             )
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # a count
         _cost_axis(axes, AXES["images"])
         axes.set_ylabel("detections on unknown")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
