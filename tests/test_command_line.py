@@ -42,6 +42,16 @@ def test_a_mistyped_option_is_refused(configs, option, message):
         check_command_line([PROGRAM, "run", "--config_file", configs, option, "7"])
 
 
+@pytest.mark.parametrize("option", ["output_dir", "images"])
+def test_a_path_that_monai_would_change_is_refused(tmp_path, option):
+    """A run once wrote to ``runs/a::1`` without a word."""
+    (tmp_path / "a.yaml").write_text("output_dir: runs\nimages: x\nname: y\n")
+    start = [PROGRAM, "run", "--config_file", f"{tmp_path}/a.yaml"]
+    with pytest.raises(ConfigError, match=rf"MONAI turns '#' into '::', so --{option} runs/a#1 would be another path"):
+        check_command_line([*start, f"--{option}", "runs/a#1"])
+    check_command_line([*start, "--name", "Lym #1", f"--{option}", "@name#0"])
+
+
 def test_one_config_file_is_a_plain_string(tmp_path):
     (tmp_path / "a.yaml").write_text("budget: 5\n")
     with pytest.raises(ConfigError, match="--rounds"):

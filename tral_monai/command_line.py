@@ -12,6 +12,8 @@ from pathlib import Path
 from tral_monai.error_chain import show_own_error_last
 from tral_monai.errors import ConfigError
 
+# Ends of the names of options that hold paths.
+PATH_OPTIONS = ("_dir", "_path", "_samples", "checkpoint", "cohort", "images", "slides")
 # Options of `python -m monai.bundle run` itself.
 RUN_OPTIONS = frozenset(
     {"run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file"}
@@ -29,7 +31,8 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         argv: the command line; the process's own by default.
 
     Raises:
-        ConfigError: an option is unknown (the message names the closest known one), or is ``None``, which MONAI drops.
+        ConfigError: an option is unknown (the message names the closest known one), or is ``None``, which MONAI drops,
+            or a path holds ``#``, which MONAI turns into ``::``, so that another path would be read or written.
     """
     from monai.bundle.config_parser import ConfigParser
 
@@ -50,6 +53,10 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
             close = difflib.get_close_matches(identifier, known, n=1)
             hint = f"did you mean --{close[0]}?" if close else "the configuration's first lines list what there is"
             raise ConfigError(f"unknown option --{name}: {hint}")
+        if "#" in value and name.endswith(PATH_OPTIONS) and not value.startswith(("$", "@", "%")):
+            raise ConfigError(
+                f"MONAI turns '#' into '::', so --{name} {value} would be another path; rename it without"
+            )
 
 
 def _options(arguments: Sequence[str]) -> list[tuple[str, str]]:

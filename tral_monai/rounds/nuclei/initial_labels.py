@@ -71,8 +71,8 @@ class InitialFields:
             if not any(name in self._classes for names in answers.answers for name in names):
                 raise ConfigError(
                     f"none of the {len(drawn)} fields of view drawn to start from has a nucleus of a known class "
-                    f"{list(self._classes)}, so there is nothing to train on; start from more of the pool or take "
-                    "another seed"
+                    f"{list(self._classes)}, so there is nothing to train on; start from more of the pool, "
+                    "such as initial_count 10, or take another seed"
                 )
             record_field_answers(engine, 0, answers, self._index)
         counts = count_answers(training_table(engine.ledger, self._index, before_round=1), self._classes)
