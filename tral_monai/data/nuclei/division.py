@@ -78,20 +78,26 @@ def divide_classes(
 
     Args:
         fields: The fields.
-        known: Known classes in the detector's order. MONAI's configurations turn ``#`` into ``::``: a class of the data
-            that was meant so is taken by its own name.
-        unknown: Unknown classes; None takes all others that occur. ``#`` likewise.
+        known: Known classes in the detector's order.
+        unknown: Unknown classes; None takes all others that occur. MONAI's configurations turn ``#`` into ``::``: a
+            class of the data that was meant so is taken by its own name.
         must_occur: Whether a known class that does not occur at all is an error: it is most likely mistyped.
 
     Returns:
         The division, and problems, one sentence each: classes on neither side, whose nuclei are to be ignored.
 
     Raises:
-        ConfigError: A known class does not occur, or the division cannot be.
+        ConfigError: A known class does not occur, holds ``#``, or the division cannot be.
     """
     counts = _class_counts(fields)
     known = _as_in_data(known, counts)
     unknown = None if unknown is None else _as_in_data(unknown, counts)
+    hashed = [name for name in known if "#" in name]
+    if hashed:  # the training of each round would get them as ::, and so would its checkpoint
+        raise ConfigError(
+            f"the known classes {hashed} hold '#', which MONAI turns into '::' in every configuration; rename them in "
+            "the annotations"
+        )
     absent = sorted(set(known) - set(counts))
     if must_occur and absent:
         raise ConfigError(
