@@ -308,6 +308,7 @@ def test_a_run_can_be_repeated_with_other_weights(slides: Path, tmp_path: Path) 
     [
         ({"fail_on": "some"}, "fail_on must be 'all', 'any' or 'never', but is 'some'"),
         ({"mpp": -1.0}, r"mpp must be a positive number .* but is -1\.0"),
+        ({"mpp": "40x"}, "mpp must be a positive number .* but is '40x'"),
         ({"override_mpp": True}, "override_mpp needs the value to use"),
         ({"handlers": [ClassMapWriter()]}, "two handlers write '<name>_classes.png'; remove one"),
     ],

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tral_monai.errors import LedgerError
+from tral_monai.errors import LedgerError, OutputError
 from tral_monai.rounds.ledger import LabelRow, Ledger, ModelRecord, NucleusRow, QueryRow
 
 
@@ -190,3 +190,11 @@ with ledger._transaction():
     assert done.returncode == -signal.SIGKILL
     with Ledger(path) as ledger:
         assert ledger.labels()["sample_id"].tolist() == [1]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(
+        OutputError, match=r"the folder '.*file/run' cannot be made \(.*\); choose another with output_dir"
+    ):
+        Ledger(tmp_path / "file" / "run" / "ledger.sqlite")

@@ -86,8 +86,8 @@ class SlideEvaluator(Evaluator):
     ) -> None:
         if fail_on not in ("all", "any", "never"):
             raise ConfigError(f"fail_on must be 'all', 'any' or 'never', but is '{fail_on}'")
-        if mpp is not None and not mpp > 0:
-            raise ConfigError(f"mpp must be a positive number of micrometres per pixel, but is {mpp}")
+        if mpp is not None and (isinstance(mpp, bool) or not isinstance(mpp, int | float) or not mpp > 0):
+            raise ConfigError(f"mpp must be a positive number of micrometres per pixel, but is {mpp!r}")
         if override_mpp and mpp is None:
             raise ConfigError("override_mpp needs the value to use; give mpp, such as 0.25 for a 40x scan")
         # Set before MONAI attaches the handlers, which ask for some of them.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from tral_monai.errors import LedgerError
+from tral_monai.errors import LedgerError, OutputError
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -102,11 +102,17 @@ class Ledger:
 
     Raises:
         LedgerError: the file is not a ledger, or another process writes to it.
+        OutputError: its folder cannot be made.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"the folder '{self.path.parent}' cannot be made ({error.strerror}); choose another with output_dir"
+            ) from error
         try:
             # A plain rollback journal, not WAL: a finished ledger is one file that can be copied away.
             self._db = sqlite3.connect(self.path, timeout=5.0, isolation_level=None)

@@ -11,17 +11,25 @@ from tests.inference.nuclei.disc_fields import CLASSES, COLOURS, draw_discs, sca
 from tral_monai.inference.nuclei.nucleus_map import NucleusMap
 from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
 from tral_monai.networks.nuclei.prototypes import refit_prototypes
-from tral_monai.networks.nuclei.settings import SMALL
 from tral_monai.networks.seeding import seeded
 
 SMALLEST: dict[str, Any] = {
-    **SMALL,
     "backbone": "timm:mobilenetv3_small_050",
     "strides": (4, 8),
+    "pool_level": False,
     "fpn_channels": 32,
-    "representation": 64,
+    "anchor_ratios": (1.0,),
+    "frozen_stages": 2,
+    "rpn_fg_iou": 0.5,
+    "rpn_samples": 128,
     "rpn_candidates": (100, 100),
     "proposals": (100, 100),
+    "roi_size": 5,
+    "roi_sampling_ratio": 1,
+    "roi_samples": 64,
+    "roi_positive_fraction": 0.5,
+    "representation": 64,
+    "class_agnostic_regression": True,
     "fov_px": 128,
 }
 

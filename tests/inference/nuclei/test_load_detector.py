@@ -32,3 +32,16 @@ def test_a_tissue_classifier_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "tissue.pt", tissue)
     with pytest.raises(CheckpointError, match=r"tissue\.pt must be a checkpoint of OpenSetRCNN, but is of TriCNN"):
         load_detector(tmp_path / "tissue.pt")
+
+
+def test_auto_takes_the_auxiliary_detector_beside_the_target(
+    tmp_path: Path, detector: OpenSetRCNN, auxiliary: OpenSetRCNN
+) -> None:
+    assert load_auxiliary("auto", beside=tmp_path / "model.pt") is None
+    save_checkpoint(tmp_path / "auxiliary.pt", auxiliary)
+    found = load_auxiliary("auto", beside=tmp_path / "model.pt")
+    assert found is not None
+    assert found.role == "prototype"
+    save_checkpoint(tmp_path / "auxiliary.pt", detector)  # LfOSA's auxiliary detector has no prototypes either
+    assert load_auxiliary("auto", beside=tmp_path / "model.pt") is None
+    assert load_auxiliary("auto") is None

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tral_monai.data.nuclei.detections import Detections
 from tral_monai.errors import CheckpointError, ConfigError, SlideReadError
 from tral_monai.inference.nuclei.nucleus_map import NucleusMap
 from tral_monai.inference.nuclei.nucleus_mapper import NucleusMapper
+from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
 from tral_monai.slides.slide import open_slide
 
 GLASS = (250, 250, 250)
@@ -296,3 +298,15 @@ def test_a_detector_of_another_role_is_refused() -> None:
     network.role = "prototype"
     with pytest.raises(ConfigError, match="of the role 'target', but this one has 'prototype'"):
         NucleusMapper(network)
+
+
+def test_known_only_without_a_prototype_of_unknown_nuclei_is_refused(
+    detector: OpenSetRCNN, auxiliary: OpenSetRCNN
+) -> None:
+    # It kept every nucleus, without a word: the distance to a prototype that nothing has shaped is infinite.
+    blind = copy.deepcopy(auxiliary)
+    assert blind.prototypes is not None
+    blind.prototypes.ready[1] = False
+    with pytest.raises(ConfigError, match="known_only needs a prototype of unknown nuclei"):
+        NucleusMapper(detector, blind, known_only=True)
+    assert NucleusMapper(detector, auxiliary, known_only=True).known_only

@@ -50,7 +50,7 @@ def test_figures_of_the_small_run_stand_on_the_page(make_run: MakeRun, picture: 
     for text in (
         "Open-set setting 2+1. Known: Tum, Lym. Unknown: Mac.",
         "answered: 2 known, 1 unknown",
-        "predicted: 1",
+        "predicted with score ≥ 0.5: 1",
     ):
         assert text in page.text
     assert "auxiliary.pt (prototype)" in page.text

@@ -41,9 +41,10 @@ class NucleusDataset(torch.utils.data.Dataset[dict[str, Any]]):
     ``k_plus_one`` 1 to K      K + 1      -1
     ============== =========== ========== ========
 
-    Transforms draw from a generator that is seeded by (seed, epoch, id), so an item does not depend on the order or the
-    worker in which it is read. Somebody must say which epoch it is (:meth:`set_epoch`); without that every epoch
-    draws alike.
+    Transforms draw from a generator that is seeded by (seed, epoch, pass, id), so an item does not depend on the order
+    or the worker in which it is read. Somebody must say which epoch it is (:meth:`set_epoch`); without that every epoch
+    draws alike. An index may be (position, pass), as :class:`~tral_monai.data.nuclei.pass_sampler.PassSampler` gives
+    it: a sample that comes again within an epoch is drawn anew.
 
     Args:
         data: A parquet file, a table of FOVs, or a short list of dicts as MONAI Label gives it: ``{"image": path,
@@ -107,7 +108,8 @@ class NucleusDataset(torch.utils.data.Dataset[dict[str, Any]]):
         """Have the transforms draw anew. Reaches workers that run already."""
         self._epoch.fill_(int(epoch))
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        index, number_of_pass = index if isinstance(index, tuple) else (index, 0)
         position = int(index) if index >= 0 else int(index) + len(self)
         if not 0 <= position < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
@@ -120,7 +122,7 @@ class NucleusDataset(torch.utils.data.Dataset[dict[str, Any]]):
             return {"image": pixels, "boxes": boxes, "labels": labels, "id": number}
         image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         if self.transforms:
-            generator = item_generator(self.seed, int(self._epoch), number)
+            generator = item_generator(self.seed, int(self._epoch), number, number_of_pass)
             for transform in self.transforms:
                 image, boxes = transform(image, boxes, generator)
         return {"image": image, "boxes": boxes, "labels": labels, "id": number}
@@ -133,9 +135,9 @@ def label_numbers(classes: Sequence[str], role: Role) -> dict[str, int]:
     return {**known, UNKNOWN: unknown, IGNORED: NEITHER}
 
 
-def item_generator(seed: int, epoch: int, number: int) -> torch.Generator:
-    """The generator of one item in one epoch."""
-    state = np.random.SeedSequence([seed, epoch, number]).generate_state(1, np.uint64)[0]
+def item_generator(seed: int, epoch: int, number: int, number_of_pass: int = 0) -> torch.Generator:
+    """The generator of one item in one pass of one epoch."""
+    state = np.random.SeedSequence([seed, epoch, number, number_of_pass]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) >> 1)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -28,15 +29,26 @@ def load_detector(path: str | os.PathLike[str], *, map_location: str | torch.dev
 
 
 def load_auxiliary(
-    path: str | os.PathLike[str] | None, *, map_location: str | torch.device = "cpu"
+    path: str | os.PathLike[str] | None,
+    *,
+    beside: str | os.PathLike[str] | None = None,
+    map_location: str | torch.device = "cpu",
 ) -> OpenSetRCNN | None:
     """The auxiliary detector, or None where none is given.
 
     Args:
-        path: checkpoint of an ``OpenSetRCNN`` of the role ``prototype``, None or empty for none.
+        path: checkpoint of an ``OpenSetRCNN`` of the role ``prototype``, None or empty for none; ``auto`` takes
+            ``auxiliary.pt`` in the folder of ``beside``, if there is one and it has prototypes.
+        beside: checkpoint of the target detector.
         map_location: device of the network.
 
     Raises:
         CheckpointError: there is no such file, or it holds another kind of network.
     """
-    return load_detector(path, map_location=map_location) if path else None
+    if path != "auto":
+        return load_detector(path, map_location=map_location) if path else None
+    found = Path(beside).with_name("auxiliary.pt") if beside is not None else None
+    if found is None or not found.is_file():
+        return None
+    network = load_detector(found, map_location=map_location)
+    return network if network.prototypes is not None else None

@@ -121,6 +121,11 @@ class NucleusMapper:
                 "known_only needs the auxiliary detector's prototypes; give its checkpoint (auxiliary_checkpoint), or "
                 "set known_only to false"
             )
+        if known_only and auxiliary is not None and not _has_both_prototypes(auxiliary):
+            raise ConfigError(
+                "known_only needs a prototype of unknown nuclei, but the auxiliary detector was trained on fields without "
+                "any; take that of a later round, or set known_only to false"
+            )
         self.network = network
         self.classes, self.colours, self.fov_mpp = facts.classes, facts.colours, facts.fov_mpp
         self.max_detections = facts.max_detections
@@ -367,3 +372,7 @@ class NucleusMapper:
 
 def _no_report(done: int, total: int) -> None:
     """Progress that nobody asked for."""
+
+
+def _has_both_prototypes(auxiliary: OpenSetRCNN) -> bool:
+    return auxiliary.prototypes is not None and bool(auxiliary.prototypes.ready.all())

@@ -35,7 +35,8 @@ class NucleusInference:
         output_dir: folder of the results.
         checkpoint: checkpoint of a target detector, such as ``model.pt`` of a run.
         network: instead of ``checkpoint``, a detector.
-        auxiliary_checkpoint: checkpoint of the auxiliary detector, for distances to the prototypes.
+        auxiliary_checkpoint: checkpoint of the auxiliary detector, for distances to the prototypes; ``auto`` takes
+            ``auxiliary.pt`` beside ``checkpoint`` where there is one.
         auxiliary_network: instead of ``auxiliary_checkpoint``, a detector of the role ``prototype``.
         colours: class colours that win over the detector's own, name -> (r, g, b).
         mpp: micrometres per level-0 pixel of images that record none; plain images never do.
@@ -83,7 +84,7 @@ class NucleusInference:
             assert checkpoint is not None
             network = load_detector(checkpoint, map_location=device)
         if auxiliary_network is None:
-            auxiliary_network = load_auxiliary(auxiliary_checkpoint, map_location=device)
+            auxiliary_network = load_auxiliary(auxiliary_checkpoint, beside=checkpoint, map_location=device)
         mapper = NucleusMapper(network, auxiliary_network, device=device, **mapper_settings)
         handlers: list[Any] = [
             NucleiGeoJSONWriter(colours=colours, packed=packed),
