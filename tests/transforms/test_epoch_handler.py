@@ -27,14 +27,6 @@ def test_every_epoch_is_passed_on_and_a_resumed_run_goes_on():
     assert dataset.seen == [1, 2, 6, 7]
 
 
-def test_a_loader_that_starts_over_within_an_epoch_counts_as_another_epoch():
-    dataset = Epochs()
-    engine = Engine(lambda _, batch: batch)
-    EpochHandler(dataset).attach(engine)
-    engine.run([0, 1], max_epochs=1, epoch_length=5)
-    assert dataset.seen == [1, 2, 3]  # 2 + 2 + 1 batches
-
-
 def test_a_dataset_without_epochs():
     with pytest.raises(ConfigError, match=r"dataset must have set_epoch\(epoch\), but list has not"):
         EpochHandler([])

@@ -19,10 +19,7 @@ class HasEpoch(Protocol):
 
 
 class EpochHandler:
-    """Calls ``dataset.set_epoch(number)`` when an epoch of a trainer starts, also after a resumed run went on.
-
-    Where an epoch is longer than its data loader, Ignite starts the loader over; this counts as another epoch, so that
-    samples that come again are drawn anew. Within one process use a sampler that is as long as the epoch.
+    """Calls ``dataset.set_epoch(epoch)`` when an epoch of a trainer starts, also after a resumed run went on.
 
     Args:
         dataset: The training dataset.
@@ -35,7 +32,6 @@ class EpochHandler:
         if not callable(getattr(dataset, "set_epoch", None)):
             raise ConfigError(f"dataset must have set_epoch(epoch), but {type(dataset).__name__} has not")
         self.dataset = dataset
-        self._restarts = 0
 
     def attach(self, engine: Engine) -> None:
         """Binds to a trainer.
@@ -44,7 +40,6 @@ class EpochHandler:
             engine: The trainer.
         """
         engine.add_event_handler(Events.EPOCH_STARTED, self)
-        engine.add_event_handler(Events.DATALOADER_STOP_ITERATION, self.start_over)
 
     def __call__(self, engine: Engine) -> None:
         """Passes the epoch on.
@@ -52,13 +47,4 @@ class EpochHandler:
         Args:
             engine: The trainer.
         """
-        self.dataset.set_epoch(engine.state.epoch + self._restarts)
-
-    def start_over(self, engine: Engine) -> None:
-        """Counts the data loader's start from the beginning in the middle of an epoch as another epoch.
-
-        Args:
-            engine: The trainer.
-        """
-        self._restarts += 1
-        self(engine)
+        self.dataset.set_epoch(engine.state.epoch)

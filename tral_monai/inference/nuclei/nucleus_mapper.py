@@ -123,8 +123,8 @@ class NucleusMapper:
             )
         if known_only and auxiliary is not None and not _has_both_prototypes(auxiliary):
             raise ConfigError(
-                "known_only needs a prototype of unknown nuclei, but the auxiliary detector was trained on fields without "
-                "any; take that of a later round, or set known_only to false"
+                "known_only needs a prototype of unknown nuclei, but the auxiliary detector was trained on fields "
+                "without any; take that of a later round, or set known_only to false"
             )
         self.network = network
         self.classes, self.colours, self.fov_mpp = facts.classes, facts.colours, facts.fov_mpp
