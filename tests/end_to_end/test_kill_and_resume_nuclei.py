@@ -27,6 +27,13 @@ STAGES = {
     "answered, nuclei not yet recorded": (LEDGER + "record_labels", "before", 2),  # first labels, round 1
     "labelled": (LEDGER + "record_labels", "after", 2),
 }
+# The steps that only nuclei have; the others are killed on tissue too, and here by `make test-slow`.
+QUICK = {
+    "target trained, auxiliary not",
+    "auxiliary trained, not yet recorded",
+    "query recorded",
+    "answered, nuclei not yet recorded",
+}
 
 
 def outcome(folder) -> dict[str, object]:
@@ -80,7 +87,9 @@ def test_the_undisturbed_run_spends_its_budget(undisturbed):
     assert len(outcome(undisturbed)["auxiliary_models"]) == 1  # none where nothing is asked any more
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage", [stage if stage in QUICK else pytest.param(stage, marks=pytest.mark.slow) for stage in STAGES]
+)
 def test_a_killed_run_goes_on_to_the_same_end(stage, settings, undisturbed, tmp_path):
     mine = {**settings, "output_dir": str(tmp_path / "run")}
     assert run(mine, STAGES[stage]) == -signal.SIGKILL
