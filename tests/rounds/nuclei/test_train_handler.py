@@ -123,7 +123,8 @@ def test_each_detector_is_kept_or_trained_again_by_itself_to_the_same(start, tra
     times = [path.stat().st_mtime_ns for path in (target, auxiliary)]
     train("pcss")(engine)
     assert [path.stat().st_mtime_ns for path in (target, auxiliary)] == times
-    assert not caplog.records
+    # Where an earlier test has switched INFO on, the first call tells of its prototypes.
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
     auxiliary.unlink()
     (engine.round_dir / "training_prototype").mkdir()  # left by a killed training
