@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tral_monai import __version__
@@ -109,13 +109,30 @@ def check_contract(contract: object) -> dict[str, Any]:
             f"a checkpoint's contract must be a mapping with format {FORMAT!r}, but is {_short(contract)}; "
             "write checkpoints with {'model': net, 'contract': net.contract}"
         )
+    return complete_contract(contract, FORMAT_VERSION, {*_MUST_AGREE, "dropout", "frozen", "class_colors"})
+
+
+def complete_contract(contract: Mapping[str, Any], format_version: int, keys: Iterable[str]) -> dict[str, Any]:
+    """The rest of the check, which contracts of all networks share: a version that is understood, and every key.
+
+    Args:
+        contract: A mapping of the right format.
+        format_version: The version of that format which this package reads.
+        keys: What it must hold.
+
+    Returns:
+        The same mapping as a dict.
+
+    Raises:
+        CheckpointError: Another version, or a key is missing.
+    """
     version = contract.get("format_version")
-    if version != FORMAT_VERSION:
+    if version != format_version:
         raise CheckpointError(
-            f"the checkpoint has format version {version!r}, this package ({__version__}) reads {FORMAT_VERSION}; "
+            f"the checkpoint has format version {version!r}, this package ({__version__}) reads {format_version}; "
             f"it was written by tral_monai {contract.get('package_version', 'of unknown version')}: use that version"
         )
-    missing = sorted((set(_MUST_AGREE) | {"dropout", "frozen", "class_colors"}) - set(contract))
+    missing = sorted(set(keys) - set(contract))
     if missing:
         raise CheckpointError(f"the checkpoint's contract lacks {', '.join(missing)}; write the checkpoint again")
     return dict(contract)

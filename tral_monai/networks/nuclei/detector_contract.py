@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tral_monai import __version__
 from tral_monai.errors import CheckpointError
+from tral_monai.networks.contract import complete_contract
 
 if TYPE_CHECKING:
     from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
@@ -120,13 +121,4 @@ def check_detector_contract(contract: object) -> dict[str, Any]:
             f"a detector's checkpoint must have a contract of format {FORMAT!r}, but it is {found!r}; "
             "write checkpoints with {'model': net, 'contract': net.contract}"
         )
-    version = contract.get("format_version")
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"the checkpoint has format version {version!r}, this package ({__version__}) reads {FORMAT_VERSION}; "
-            f"it was written by tral_monai {contract.get('package_version', 'of unknown version')}: use that version"
-        )
-    missing = sorted({*_KEYS, "class_colors"} - set(contract))
-    if missing:
-        raise CheckpointError(f"the checkpoint's contract lacks {', '.join(missing)}; write the checkpoint again")
-    return dict(contract)
+    return complete_contract(contract, FORMAT_VERSION, {*_KEYS, "class_colors"})
