@@ -48,6 +48,18 @@ class EmptyPoolError(PoolError):
     """Nothing is left to query."""
 
 
+class RoundSpentError(PoolError):
+    """Every region of the round is answered or reserved; the message says what opens the next round."""
+
+
+class UnknownItemError(TralError):
+    """A slide, model, strategy or label that there is not; the message names those that there are."""
+
+
+class BusyError(TralError):
+    """Something of the kind is going on already: wait for it and ask again."""
+
+
 class StrategyError(TralError):
     """A strategy lacks something it needs, or its scores are not finite."""
 
