@@ -239,7 +239,10 @@ class RegionLedger(Ledger):
         rows = self._db.execute(
             "SELECT source, sha256, slide, client, received_utc, set_aside, problems FROM submissions ORDER BY number"
         )
-        return {row[0]: Submission(*row[:5], json.loads(row[5]), tuple(json.loads(row[6]))) for row in rows}
+        return {
+            row[0]: Submission(row[0], row[1], row[2], row[3], row[4], json.loads(row[5]), tuple(json.loads(row[6])))
+            for row in rows
+        }
 
     def answers(self) -> list[RegionAnswer]:
         """What counts of every answered region, by region id."""
