@@ -8,6 +8,7 @@ module and name it here.
 from __future__ import annotations
 
 COMMANDS: dict[str, str] = {
+    "app": "where the MONAI Label app lies, for `monailabel start_server --app`",
     "cohort": "check a cohort CSV and summarise its slides, classes, areas and triplets",
     "fields": "check a data set of annotated nuclei: fields, classes, box sizes, open-set settings",
     "ledger": "show what a run has done and spent so far",
