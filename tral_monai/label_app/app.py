@@ -36,7 +36,6 @@ from tral_monai.rounds.regions.candidates import slide_problems
 from tral_monai.rounds.regions.intake import sync_labels
 from tral_monai.rounds.regions.settings import read_settings
 from tral_monai.rounds.regions.site import AnnotationSite, TaskSite
-from tral_monai.rounds.regions.train_round import train_stats
 from tral_monai.strategies.registry import strategy_class, strategy_names
 
 logger = logging.getLogger(__name__)
@@ -115,9 +114,8 @@ class PathologyApp(MONAILabelApp):  # type: ignore[misc]
         return OwnFolderSessions(str(self.site.folder / "sessions"), monailabel_settings.MONAI_LABEL_SESSION_EXPIRY)
 
     def info(self) -> dict[str, Any]:
-        """What clients ask for first; ``rounds`` and ``problems`` are this app's own."""
+        """What clients ask for first. ``problems`` is this app's own: slides that cannot be used, and why."""
         meta: dict[str, Any] = super().info()
-        meta["rounds"] = {name: train_stats(task) for name, task in self.site.tasks.items()}
         meta["problems"] = {name: slide_problems(task) for name, task in self.site.tasks.items()}
         return meta
 

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import errno
+import json
+
+import pytest
+
+pytest.importorskip("monailabel")
+
+import uvicorn  # noqa: E402
+from fastapi import FastAPI  # noqa: E402
+from fastapi.testclient import TestClient  # noqa: E402
+from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException  # noqa: E402
+
+from tral_monai.errors import (  # noqa: E402
+    BusyError,
+    ConfigError,
+    OutputError,
+    RoundSpentError,
+    SlideReadError,
+    UnknownItemError,
+)
+from tral_monai.label_app.server import bind_to_loopback, install  # noqa: E402
+
+ERRORS = {
+    "spent": (RoundSpentError("round 2 is spent; train"), 409),
+    "busy": (BusyError("a training is going on"), 409),
+    "unknown": (UnknownItemError("there is no slide 'x'"), 404),
+    "image": (ImageNotFoundException("Image x not found"), 404),
+    "config": (ConfigError("size must be two numbers"), 422),
+    "slide": (SlideReadError("a.tif: cannot be decoded"), 422),
+    "output": (OutputError("cannot write a.xml: No space left on device"), 507),
+    "full": (OSError(errno.ENOSPC, "No space left on device", "a.png"), 507),
+    "monailabel": (MONAILabelException(MONAILabelError.INVALID_INPUT, "Model is not provided"), 422),
+    "json": (json.JSONDecodeError("Expecting value", "{x", 1), 422),
+    "other": (KeyError("surprise"), 500),
+}
+
+
+@pytest.fixture(scope="module")
+def client() -> TestClient:
+    app = FastAPI()
+
+    @app.get("/{name}")
+    async def fail(name: str) -> None:
+        raise ERRORS[name][0]
+
+    install(app)
+    install(app)  # a second time changes nothing
+    assert len(app.user_middleware) == 1
+    return TestClient(app, raise_server_exceptions=False)
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_every_error_is_a_status_and_a_sentence(client: TestClient, name: str) -> None:
+    answer = client.get(f"/{name}")
+    assert answer.status_code == ERRORS[name][1]
+    detail = answer.json()["detail"]
+    words = {
+        "full": "the disk of the server is full (a.png)",
+        "monailabel": "Model is not provided",
+        "json": "not valid JSON",
+        "other": "KeyError",
+        "image": "Image x not found",
+    }
+    assert words.get(name, str(ERRORS[name][0])) in detail
+
+
+def test_a_web_app_that_has_started_can_be_changed() -> None:
+    app = FastAPI()
+
+    @app.get("/fail")
+    async def fail() -> None:
+        raise UnknownItemError("there is no slide 'y'")
+
+    with TestClient(app, raise_server_exceptions=False) as before:
+        assert before.get("/fail").status_code == 500
+        install(app)
+        assert before.get("/fail").json() == {"detail": "there is no slide 'y'"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "host"),
+    [
+        (["start_server", "--app", "a", "--studies", "s"], "127.0.0.1"),
+        (["start_server", "--app", "a", "--host", "0.0.0.0"], "0.0.0.0"),
+        (["start_server", "-i", "0.0.0.0"], "0.0.0.0"),
+        (["start_server", "--host=0.0.0.0"], "0.0.0.0"),
+    ],
+)
+def test_it_listens_on_this_machine_unless_a_host_is_given(arguments: list[str], host: str) -> None:
+    config = uvicorn.Config("x:y", host="0.0.0.0")
+    assert bind_to_loopback(arguments) == (host == "127.0.0.1")
+    assert config.host == host
