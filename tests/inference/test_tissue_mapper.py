@@ -242,3 +242,50 @@ def test_memory_does_not_grow_with_the_slide(tmp_path: Path, monkeypatch: pytest
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]
+
+
+@pytest.mark.parametrize(
+    ("region", "rows", "columns"),
+    [
+        ((0, 0, 2048, 1536), (0, 12), (0, 16)),  # all of it
+        ((2 * 128, 3 * 128, 4 * 128, 2 * 128), (3, 5), (2, 6)),
+        ((2 * 128 + 64, 3 * 128 + 65, 128, 256), (4, 6), (2, 3)),  # a centre at 64 is inside, one before 65 is not
+        ((1700, 1000, 5000, 5000), (8, 12), (13, 16)),  # beyond the slide
+    ],
+)
+def test_a_region_gives_what_the_whole_slide_gives_there(
+    slide_path: Path, region: tuple[int, int, int, int], rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    network = ColourNet()
+    with open_slide(slide_path) as slide:
+        tissue = TissueMapper(network, **EXACT).map_slide(slide, region_level0=region)
+    expected = np.zeros((12, 16), dtype=int)
+    part = slice(*rows), slice(*columns)
+    expected[part] = np.array(values(PATTERN))[part]
+    assert tissue.class_index.tolist() == expected.tolist()
+    assert sum(network.batch_sizes) == np.count_nonzero(expected)  # nothing else is looked at
+
+
+def test_cells_cut_by_the_border_belong_to_a_region_that_reaches_it(tmp_path: Path) -> None:
+    pixels = slide_pixels(("SSSS", "SSSS"))[:, :-80]  # the last column has 48 of 128 px: its centre is outside
+    path = write_slide(tmp_path / "s.tif", pixels)
+    with open_slide(path) as slide:
+        mapper = TissueMapper(ColourNet(), min_tissue_coverage=0.2, **EXACT)
+        whole, part = mapper.map_slide(slide), mapper.map_slide(slide, region_level0=(384, 0, 48, 256))
+    assert part.class_index[:, 3].tolist() == whole.class_index[:, 3].tolist() == [VALUE["S"]] * 2
+    assert not part.class_index[:, :3].any()
+
+
+def test_a_mask_that_is_there_is_used(slide_path: Path) -> None:
+    mapper = TissueMapper(ColourNet(), **EXACT)
+    with open_slide(slide_path) as slide:
+        mask = mapper.tissue_mask(slide)
+        mask.mask[:, : mask.mask.shape[1] // 2] = False
+        tissue = mapper.map_slide(slide, mask=mask)
+    assert not tissue.class_index[:, :8].any()
+    assert tissue.class_index[2, 12] == VALUE["M"]
+
+
+def test_a_region_outside_of_the_slide_is_refused(slide_path: Path) -> None:
+    with open_slide(slide_path) as slide, pytest.raises(ConfigError, match="lies outside of the slide, which has 2048"):
+        TissueMapper(ColourNet()).map_slide(slide, region_level0=(2048, 0, 10, 10))

@@ -19,10 +19,11 @@ from tral_monai.inference.map_classes import MapClasses, decide
 from tral_monai.inference.map_grid import MapGrid
 from tral_monai.inference.prefetch import prefetch
 from tral_monai.inference.resilient_reading import ResilientReading
+from tral_monai.inference.slide_window import Rectangle, SlideWindow
 from tral_monai.inference.tissue_map import TissueMap
 from tral_monai.slides.magnification import MAGNIFICATIONS, TILE_PX, level0_per_tile
 from tral_monai.slides.slide import Slide
-from tral_monai.slides.tissue import tissue_mask
+from tral_monai.slides.tissue import TissueMask, tissue_mask
 from tral_monai.slides.triplets import TripletReader
 
 Progress = Callable[[int, int], None]
@@ -152,24 +153,36 @@ class TissueMapper:
             "inferer": type(self.inferer).__name__,
         }
 
-    def map_slide(self, slide: Slide, *, on_progress: Progress | None = None) -> TissueMap:
-        """Map one slide.
+    def map_slide(
+        self,
+        slide: Slide,
+        *,
+        region_level0: Rectangle | None = None,
+        mask: TissueMask | None = None,
+        on_progress: Progress | None = None,
+    ) -> TissueMap:
+        """Map one slide, or a part of it.
 
         Args:
             slide: an open slide.
+            region_level0: (x, y, width, height) in level-0 px. Only cells with their centre inside are looked at; they
+                get what they get in the map of the whole slide, up to rounding, and every other cell is background.
+            mask: the slide's :meth:`tissue_mask`, where it is there already: it costs seconds on a large slide.
             on_progress: called with (tiles done, tiles in all), first with 0 done.
 
         Returns:
-            The map; all background where no tissue is found.
+            The map, with the grid of the whole slide; all background where no tissue is found.
 
         Raises:
+            ConfigError: the region is empty, or lies outside of the slide.
             SlideReadError: the tissue mask, or every single tile, cannot be read.
             CheckpointError: the network's output does not have one finite logit per class.
         """
+        window = SlideWindow(region_level0, slide.dimensions)
         started = time.perf_counter()
         seconds = dict.fromkeys(("mask", "model", "wait_for_pixels", "total"), 0.0)
         grid = MapGrid(dimensions=slide.dimensions, step_level0=level0_per_tile(slide.mpp, tile_px=self.stride_px))
-        rows, columns = self._tissue_cells(slide, grid)
+        rows, columns = self._tissue_cells(slide, grid, window, mask)
         seconds["mask"] = time.perf_counter() - started
 
         class_index = np.full(grid.shape, self.classes.background, dtype=np.uint8)
@@ -227,13 +240,25 @@ class TissueMapper:
     def _thresholds(self) -> dict[str, float]:
         return {"undefined_below": self.undefined_below, "damaged_at_least": self.damaged_at_least}
 
-    def _tissue_cells(self, slide: Slide, grid: MapGrid) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Rows and columns of the cells with enough tissue, in reading order."""
-        row, column = (indices.ravel() for indices in np.indices(grid.shape))
-        tile_level0 = level0_per_tile(slide.mpp, tile_px=self.tile_px)
-        mask = tissue_mask(
+    def tissue_mask(self, slide: Slide) -> TissueMask:
+        """Where this mapper takes a slide for tissue.
+
+        Raises:
+            SlideReadError: the slide cannot be decoded.
+        """
+        return tissue_mask(
             slide, method=self.tissue_method, min_object_um2=self.min_object_um2, max_hole_um2=self.max_hole_um2
         )
+
+    def _tissue_cells(
+        self, slide: Slide, grid: MapGrid, window: SlideWindow, mask: TissueMask | None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Rows and columns of the window's cells with enough tissue, in reading order."""
+        row, column = (indices.ravel() for indices in np.indices(grid.shape))
+        inside = window.holds(grid.centres_level0(row, column))
+        row, column = row[inside], column[inside]
+        tile_level0 = level0_per_tile(slide.mpp, tile_px=self.tile_px)
+        mask = self.tissue_mask(slide) if mask is None else mask
         covered = mask.coverage(grid.centres_level0(row, column), tile_level0) >= self.min_tissue_coverage
         return row[covered], column[covered]
 

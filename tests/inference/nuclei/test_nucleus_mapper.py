@@ -310,3 +310,61 @@ def test_known_only_without_a_prototype_of_unknown_nuclei_is_refused(
     with pytest.raises(ConfigError, match="known_only needs a prototype of unknown nuclei"):
         NucleusMapper(detector, blind, known_only=True)
     assert NucleusMapper(detector, auxiliary, known_only=True).known_only
+
+
+@pytest.mark.parametrize("jitter_px", [0.0, 1.5])
+def test_a_region_gives_what_the_whole_image_gives_there(tmp_path: Path, jitter_px: float) -> None:
+    """Crowded discs, tiles whose boxes differ, and regions anywhere: the nuclei are those of the whole image."""
+    discs = [(x, y, 9, (x + y) % 2) for x in range(12, 690, 23) for y in range(12, 590, 23)]
+    path = save(tmp_path / "field.png", draw_discs((700, 600), discs))
+    mapper = NucleusMapper(DiscNet(jitter_px=jitter_px), inferer=DiscInferer(), tile_px=180, use_mask="never")
+    rng = np.random.default_rng(5)
+    with open_slide(path, mpp=0.25) as slide:
+        whole = mapper.map_slide(slide)
+        centres = (whole.boxes_level0[:, :2] + whole.boxes_level0[:, 2:]) / 2
+        for _ in range(12):
+            x, y = (int(value) for value in rng.integers(0, 500, 2))
+            width, height = (int(value) for value in rng.integers(30, 300, 2))
+            part = mapper.map_slide(slide, region_level0=(x, y, width, height))
+            inside = ((centres >= [x, y]) & (centres < [x + width, y + height])).all(axis=1)
+            expected = {
+                (*box, label)
+                for box, label in zip(whole.boxes_level0[inside].tolist(), whole.labels[inside].tolist(), strict=True)
+            }
+            assert len(expected) > 0
+            assert found(part) == expected, (x, y, width, height)
+            assert part.tiles < whole.tiles
+            shown = (min(x + width, 700) - x) * (min(y + height, 600) - y)
+            assert part.analysed_mm2 == pytest.approx(shown * 0.0625 / 1e6)
+
+
+def test_a_region_at_another_resolution_lies_where_it_says(tmp_path: Path) -> None:
+    discs = [(100, 100, 10, 0), (300, 100, 10, 1), (100, 300, 10, 1)]
+    pixels = draw_discs((400, 400), discs).repeat(2, axis=0).repeat(2, axis=1)
+    path = save(tmp_path / "field.png", pixels)
+    mapper = NucleusMapper(DiscNet(), inferer=DiscInferer())
+    with open_slide(path, mpp=0.125) as slide:
+        part = mapper.map_slide(slide, region_level0=(500, 100, 200, 200))
+    assert part.labels.tolist() == [1]
+    assert np.abs(part.boxes_level0[0] - [580, 180, 622, 222]).max() <= 4
+
+
+def test_a_mask_that_is_there_is_used_where_a_mask_is_wanted(tmp_path: Path) -> None:
+    discs = [(100, 100, 10, 0), (600, 100, 10, 1)]
+    path = save(tmp_path / "field.png", draw_discs((700, 200), discs))
+    with open_slide(path, mpp=0.25) as slide:
+        wanted = NucleusMapper(DiscNet(), inferer=DiscInferer(), use_mask="always")
+        mask = wanted.tissue_mask(slide)
+        mask.mask[:] = False
+        assert len(wanted.map_slide(slide, mask=mask)) == 0
+        never = NucleusMapper(DiscNet(), inferer=DiscInferer(), use_mask="never")
+        assert len(never.map_slide(slide, mask=mask)) == 2
+    assert wanted.uses_mask(slide)
+    assert not never.uses_mask(slide)
+    assert not NucleusMapper(DiscNet()).uses_mask(slide)  # 175 um are a field
+
+
+def test_a_region_outside_of_the_image_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "field.png", draw_discs((100, 100), []))
+    with open_slide(path, mpp=0.25) as slide, pytest.raises(ConfigError, match="lies outside of the slide"):
+        NucleusMapper(DiscNet(), inferer=DiscInferer()).map_slide(slide, region_level0=(200, 0, 10, 10))

@@ -23,13 +23,15 @@ from tral_monai.inference.nuclei.found_nuclei import FoundNuclei, evidential_unc
 from tral_monai.inference.nuclei.nucleus_map import NucleusMap
 from tral_monai.inference.nuclei.prototype_distances import PrototypeDistances
 from tral_monai.inference.nuclei.seams import belongs, is_cut, join
+from tral_monai.inference.nuclei.tile_choice import choose_tiles
 from tral_monai.inference.nuclei.tile_plan import IntArray, TilePlan
 from tral_monai.inference.prefetch import prefetch
 from tral_monai.inference.resilient_reading import ResilientReading
+from tral_monai.inference.slide_window import Rectangle, SlideWindow
 from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
 from tral_monai.slides.magnification import mpp_to_magnification, resolve
 from tral_monai.slides.slide import Slide
-from tral_monai.slides.tissue import tissue_mask
+from tral_monai.slides.tissue import TissueMask, tissue_mask
 from tral_monai.slides.triplets import TripletReader
 
 Pixels = npt.NDArray[np.uint8]
@@ -166,17 +168,28 @@ class NucleusMapper:
         """How the detector is run; changes the nuclei by rounding at most."""
         return {"device": str(self.device), "batch_size": self.batch_size, "inferer": type(self.inferer).__name__}
 
-    def map_slide(self, slide: Slide, *, on_progress: Progress | None = None) -> NucleusMap:
-        """Find the nuclei of one image.
+    def map_slide(
+        self,
+        slide: Slide,
+        *,
+        region_level0: Rectangle | None = None,
+        mask: TissueMask | None = None,
+        on_progress: Progress | None = None,
+    ) -> NucleusMap:
+        """Find the nuclei of one image, or of a part of it.
 
         Args:
             slide: an open slide or field.
+            region_level0: (x, y, width, height) in level-0 px. The nuclei with their centre inside are those that are
+                found on the whole image, up to rounding: the tiles are the same, and those around are looked at too.
+            mask: the image's :meth:`tissue_mask`, where it is there already: it costs seconds on a large slide.
             on_progress: called with (tiles done, tiles in all), first with 0 done.
 
         Returns:
             The nuclei; none where no tissue is found.
 
         Raises:
+            ConfigError: the region is empty, or lies outside of the image.
             SlideReadError: the tissue mask, or every single tile, cannot be read.
             CheckpointError: the detector's output is not finite or of other classes.
         """
@@ -185,10 +198,11 @@ class NucleusMapper:
         asked = self.fov_mpp / slide.mpp
         downsample = resolve(slide.level_downsamples, asked).downsample
         plan = TilePlan(slide.source(asked).size, self.tile_px, self.overlap_px)
-        areas_px, masked = self._areas_to_analyse(slide, plan, downsample)
-        tiles = np.flatnonzero(areas_px >= self.min_tissue_coverage * plan.core_areas_px().ravel())
-        if masked:
-            tiles = tiles[areas_px[tiles] > 0]
+        window = SlideWindow(region_level0, slide.dimensions)
+        masked = self.uses_mask(slide)
+        mask = (mask or self.tissue_mask(slide)) if masked else None
+        chosen = choose_tiles(plan, window, downsample, mask=mask, min_coverage=self.min_tissue_coverage)
+        tiles = chosen.tiles
         seconds["mask"] = time.perf_counter() - started
 
         # The reader takes whole level-0 pixels; where a tile then really starts is computed as the reader does it.
@@ -235,6 +249,8 @@ class NucleusMapper:
         joining_since = time.perf_counter()
         nuclei = FoundNuclei.concatenate(found).of_tile_order()
         nuclei = nuclei.keep(join(plan, nuclei.boxes_px, nuclei.score, nuclei.tiles, iou=self.nms_iou))
+        corners = nuclei.boxes_px.astype(np.float64) * downsample
+        nuclei = nuclei.keep(window.holds((corners[:, :2] + corners[:, 2:]) / 2))
         cut = int(np.count_nonzero(is_cut(plan, nuclei.boxes_px, nuclei.tiles)))
         if self.known_only:
             nuclei = nuclei.keep(~(nuclei.distances[:, 0] > nuclei.distances[:, 1]))  # NaN says nothing
@@ -242,7 +258,6 @@ class NucleusMapper:
         boxes = np.clip(boxes, 0, np.tile(np.array(slide.dimensions, dtype=np.float64), 2)).astype(np.float32)
         inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         nuclei, boxes = nuclei.keep(inside), boxes[inside]
-        read = np.delete(tiles, failed)
         seconds["join"] = time.perf_counter() - joining_since
         seconds["total"] = time.perf_counter() - started
         return NucleusMap(
@@ -256,7 +271,7 @@ class NucleusMapper:
             colours=self.colours,
             dimensions=slide.dimensions,
             mpp_xy=slide.mpp_xy,
-            analysed_mm2=float(areas_px[read].sum()) * (downsample * slide.mpp) ** 2 / _UM2_PER_MM2,
+            analysed_mm2=float(np.delete(chosen.areas_level0, failed).sum()) * slide.mpp**2 / _UM2_PER_MM2,
             masked=masked,
             tiles=len(tiles),
             failed_centres_level0=centres[failed],
@@ -266,15 +281,19 @@ class NucleusMapper:
             seconds=seconds,
         )
 
-    def _areas_to_analyse(
-        self, slide: Slide, plan: TilePlan, downsample: float
-    ) -> tuple[npt.NDArray[np.float64], bool]:
-        """Area of tissue, or all area, in the core of every tile in pixels of the plan, and whether there is a mask."""
-        long_um = max(slide.dimensions) * slide.mpp
-        if self.use_mask == "never" or (self.use_mask == "auto" and long_um < _MASK_FROM_UM):
-            return plan.core_areas_px().ravel(), False
-        mask = tissue_mask(slide, method=self.tissue_method)
-        return plan.mask_area_px(mask.mask, mask.downsample_level0 / downsample).ravel(), True
+    def uses_mask(self, slide: Slide) -> bool:
+        """Whether only the tissue of an image is looked at."""
+        if self.use_mask == "auto":
+            return max(slide.dimensions) * slide.mpp >= _MASK_FROM_UM
+        return self.use_mask == "always"
+
+    def tissue_mask(self, slide: Slide) -> TissueMask:
+        """Where this mapper takes an image for tissue.
+
+        Raises:
+            SlideReadError: the image cannot be decoded.
+        """
+        return tissue_mask(slide, method=self.tissue_method)
 
     @contextlib.contextmanager
     def _ready(self) -> Iterator[None]:
