@@ -79,6 +79,9 @@ class RegionLedger(Ledger):
         self._db.executescript(SCHEMA)
         self._db.execute("PRAGMA busy_timeout=15000")
 
+    def __enter__(self) -> RegionLedger:
+        return self
+
     @property
     def round(self) -> int:
         """The current round: that of the newest training, 0 before the first."""
