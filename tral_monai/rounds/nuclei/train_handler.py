@@ -10,20 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
-from tral_monai.data.nuclei.dataset import label_numbers
 from tral_monai.data.nuclei.fov_table import write_fovs
-from tral_monai.data.nuclei.reader import FovReader
 from tral_monai.errors import ConfigError
 from tral_monai.file_hash import file_sha256
-from tral_monai.networks.checkpoint import load_checkpoint, save_checkpoint
-from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
-from tral_monai.networks.nuclei.prototypes import refit_prototypes
 from tral_monai.rounds.bundle_run import check_overrides
 from tral_monai.rounds.engine import RoundEngine, RoundEvents
 from tral_monai.rounds.ledger import ModelRecord
+from tral_monai.rounds.nuclei.refit import refit_checkpoint
 from tral_monai.rounds.nuclei.shared_training import SharedTrainings
 from tral_monai.rounds.nuclei.training_table import training_table
 from tral_monai.rounds.training import MODEL_FILE, run_training
@@ -133,7 +128,7 @@ class FieldTrainHandler:
             started = time.monotonic()
             outcome = run_training(self._config_files, overrides)
             if role == "prototype" and self._refit is not None:
-                _refit(folder / MODEL_FILE, samples, self._refit, overrides.get("device", "cpu"))
+                refit_checkpoint(folder / MODEL_FILE, samples, self._refit, overrides.get("device", "cpu"))
             (folder / MODEL_FILE).replace(path)
             seconds = round(time.monotonic() - started, 3)
             found = ModelRecord("", file_sha256(path), seconds, outcome.epochs, outcome.val_loss)
@@ -165,20 +160,3 @@ class FieldTrainHandler:
 
 def _is_there(path: Path, record: ModelRecord | None) -> bool:
     return record is not None and path.is_file() and file_sha256(path) == record.sha256
-
-
-def _refit(path: Path, samples: pd.DataFrame, method: Literal["minimise", "mean"], device: Any) -> None:
-    """Fit the prototypes of a checkpoint to all answered nuclei (OSAL-ND, Sec. 2.3: at the end of a round)."""
-    network = load_checkpoint(path, expect=OpenSetRCNN)
-    numbers, reader = label_numbers(network.classes, "prototype"), FovReader()
-    fields = (
-        (
-            reader.read(row),
-            np.array(row["boxes_px"], dtype=np.float32),
-            np.array([numbers[name] for name in row["classes"]], dtype=np.int64),
-        )
-        for _, row in samples.iterrows()
-    )
-    found = refit_prototypes(network.to(device), fields, method=method)
-    logger.info("prototypes fitted to %d known and %d unknown nuclei", found["known"], found["unknown"])
-    save_checkpoint(path, network)
