@@ -11,6 +11,10 @@ ASAP knows no holes and no regions of several parts. This is how they are writte
   its class that contains it; a region of several parts then comes back as several regions.
 
 ASAP gives every annotation its yellow ``#F4FA58`` at first: an annotation of that colour takes its group's.
+
+QuPath's MONAI Label extension writes ASAP XML too, with QuPath's own names of shapes as types. Of an ellipse it writes
+four points (top, right, bottom, left), which become the ellipse again; of a geometry it writes the points of all rings
+one after the other, which become outlines and holes again.
 """
 
 from __future__ import annotations
@@ -35,9 +39,20 @@ HOLE = "[hole]"
 """End of the names of groups that hold the holes of a class."""
 YELLOW = "#F4FA58"
 """ASAP's colour of an annotation that nobody gave one."""
-AREAS = ("Polygon", "Rectangle", "Spline")
-"""ASAP's types of annotations with an area."""
-_OTHERS = {"Dot": (1, shapely.Point), "PointSet": (1, shapely.MultiPoint), "Measurement": (2, shapely.LineString)}
+AREAS = ("Polygon", "Rectangle", "Spline", "Ellipse")
+"""ASAP's and QuPath's types of annotations with an area of one ring."""
+_RINGS = ("Geometry", "Area")
+"""QuPath's types of annotations of several rings."""
+_KEPT = ("Rectangle", "Spline", "Dot", "PointSet", "Measurement")
+"""Types of ASAP's that are kept, to be written again."""
+_OTHERS = {
+    "Dot": (1, shapely.Point),
+    "PointSet": (1, shapely.MultiPoint),
+    "Points": (1, shapely.MultiPoint),
+    "Measurement": (2, shapely.LineString),
+    "Line": (2, shapely.LineString),
+    "Polyline": (2, shapely.LineString),
+}
 
 
 @dataclass
@@ -58,9 +73,9 @@ class _Shape:
 def parse_asap_xml(text: str, *, file: str = "text", problems: list[ShapeProblem] | None = None) -> list[Annotation]:
     """Annotations in the order of the text.
 
-    Polygons, rectangles and splines give polygons (a spline's control points are joined by straight lines), dots and
-    point sets give points, measurements give lines. ``properties["asap"]`` keeps ``type`` where it is no plain
-    polygon, and the class's parent group as ``parent``.
+    Polygons, rectangles, splines, ellipses and geometries give polygons (a spline's control points are joined by
+    straight lines), dots and point sets give points, measurements and lines give lines. ``properties["asap"]`` keeps
+    ASAP's ``type`` where it is no plain polygon, and the class's parent group as ``parent``.
 
     Args:
         text: the XML text.
@@ -102,6 +117,35 @@ def read_asap_xml(path: str | os.PathLike[str], *, problems: list[ShapeProblem] 
     return parse_asap_xml(read_text(path), file=Path(path).name, problems=problems)
 
 
+def read_asap_roi(text: str, *, file: str = "text") -> tuple[int, int, int, int] | None:
+    """The rectangle of a slide that a submission of QuPath's MONAI Label extension is about.
+
+    All coordinates of such a file are relative to the rectangle's upper left corner.
+
+    Args:
+        text: the XML text.
+        file: file name for messages.
+
+    Returns:
+        (x, y, width, height) in level-0 pixels, or None where the file is about the whole slide. An answer of MONAI
+        Label's inference, which names its ``Model``, has a rectangle but whole-slide coordinates: None too.
+
+    Raises:
+        AnnotationError: see :func:`parse_asap_xml`; or the rectangle's numbers are none.
+    """
+    element = _parse_safely(text, file).find("Annotations")
+    if element is None or element.get("Model") is not None:
+        return None
+    texts = [element.get(key) or "0" for key in ("X", "Y", "W", "H")]
+    try:
+        x, y, width, height = (round(float(value)) for value in texts)
+    except (ValueError, OverflowError) as error:
+        raise AnnotationError(
+            f"{file}: expected whole numbers as X, Y, W and H of Annotations, but found {texts}"
+        ) from (error)
+    return (x, y, width, height) if width > 0 and height > 0 else None
+
+
 def _parse_safely(text: str, file: str) -> ElementTree.Element:
     def refuse(*_: Any) -> None:
         raise AnnotationError(
@@ -136,22 +180,53 @@ def _add(
         return
     shape = _Shape(index, kind, group or None, element.get("Name") or None, _color(element, group, groups), region)
     parent = groups[group].get("PartOfGroup", "None") if group in groups else "None"
-    shape.asap = {**({"type": kind} if kind != "Polygon" else {}), **({"parent": parent} if parent != "None" else {})}
+    shape.asap = {**({"type": kind} if kind in _KEPT else {}), **({"parent": parent} if parent != "None" else {})}
     if kind in AREAS:
-        ring = build_ring(points)
+        ring = _ellipse(points) if kind == "Ellipse" and len(points) == 4 else build_ring(points)
         previous = shapes[-1] if shapes else None
         if region is not None and previous is not None and previous.region == region and previous.kind == kind:
             previous.rings.append([ring])
             return
         shape.rings.append([ring])
+    elif kind in _RINGS:
+        shape.geometry = _even_odd(points)
     elif kind in _OTHERS:
         least, build = _OTHERS[kind]
         if len(points) < least or not np.isfinite(points).all():
             raise AnnotationError(f"a {kind} needs {least} or more finite points, but has {points.tolist()}")
         shape.geometry = build(points)
     else:
-        raise AnnotationError(f"expected a Type of {', '.join((*AREAS, *_OTHERS))}, but found '{kind}'")
+        raise AnnotationError(f"expected a Type of {', '.join((*AREAS, *_RINGS, *_OTHERS))}, but found '{kind}'")
     shapes.append(shape)
+
+
+def _ellipse(points: npt.NDArray[np.float64]) -> shapely.LinearRing:
+    """An ellipse of 64 points from its top, right, bottom and left."""
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    centre, radius = ((x0 + x1) / 2, (y0 + y1) / 2), ((x1 - x0) / 2, (y1 - y0) / 2)
+    return build_ring(np.column_stack((centre[0] + radius[0] * np.cos(angle), centre[1] + radius[1] * np.sin(angle))))
+
+
+def _even_odd(points: npt.NDArray[np.float64]) -> Any:
+    """The area of rings whose points follow each other: a ring ends where its first point comes back.
+
+    What lies in an odd number of rings is inside.
+    """
+    rings, start = [], 0
+    for end in range(1, len(points)):
+        if end - start >= 3 and np.array_equal(points[end], points[start]):
+            rings.append(points[start : end + 1])
+            start = end + 1
+    if len(points) - start >= 3:  # not closed
+        rings.append(points[start:])
+    if len(rings) <= 1:
+        return shapely.Polygon(build_ring(rings[0] if rings else points))
+    areas = [shapely.make_valid(shapely.Polygon(build_ring(ring))) for ring in rings]
+    area = areas[0]
+    for other in areas[1:]:
+        area = area.symmetric_difference(other)
+    return area
 
 
 def _coordinates(element: ElementTree.Element) -> npt.NDArray[np.float64]:

@@ -207,6 +207,11 @@ class SlideCatalog:
                 record["cuts"][name] = (axis, int(at_level0))
                 self._save(record)
 
+    def cut_of(self, name: str) -> tuple[Axis, int] | None:
+        """Where a slide is divided: the axis and the place in level-0 pixels; None where it is not (yet)."""
+        axis_at = self._load()["cuts"].get(name)
+        return None if axis_at is None else (axis_at[0], int(axis_at[1]))
+
     def purpose(self, region: Region) -> Purpose | None:
         """What an answer in a region is for; None where it lies across a slide's cut.
 
@@ -219,13 +224,36 @@ class SlideCatalog:
         side = sides[region.slide]
         if side != "split":
             return side
-        axis_at = self._load()["cuts"].get(region.slide)
+        axis_at = self.cut_of(region.slide)
         if axis_at is None:
             return "train"
         axis, at = axis_at
         start = region.x_level0 if axis == "x" else region.y_level0
         end = start + (region.width_level0 if axis == "x" else region.height_level0)
         return "val" if start >= at else "train" if end <= at else None
+
+    def parts(self, region: Region) -> list[tuple[Region, Purpose]]:
+        """A region with what an answer in it is for; one that lies across its slide's cut, as its two sides.
+
+        Raises:
+            UnknownItemError: its slide is not there.
+        """
+        purpose = self.purpose(region)
+        if purpose is not None:
+            return [(region, purpose)]
+        axis, at = self._load()["cuts"][region.slide]
+        x, y, width, height = region.bbox_level0
+        if axis == "x":
+            first, second = (
+                Region(region.slide, x, y, at - x, height),
+                Region(region.slide, at, y, x + width - at, height),
+            )
+        else:
+            first, second = (
+                Region(region.slide, x, y, width, at - y),
+                Region(region.slide, x, at, width, y + height - at),
+            )
+        return [(first, "train"), (second, "val")]
 
     def _divide(self, entries: list[SlideEntry], free: list[SlideEntry], sides: dict[str, Side]) -> None:
         of_patient: dict[str, Side] = {e.patient: sides[e.name] for e in entries if e.name in sides}
