@@ -246,7 +246,9 @@ def _sync(task: TaskSite, log: Log) -> None:
     """Bring the ledger in line with the label files."""
     from tral_monai.rounds.regions.intake import sync_labels
 
-    sync_labels(task.site)
+    report = sync_labels(task.site)[task.name]
+    if report.changed or report.problems:
+        log(f"labels of {report.message}")
 
 
 def _strategy(task: TaskSite, name: str) -> Strategy:
