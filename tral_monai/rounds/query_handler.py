@@ -92,7 +92,7 @@ class QueryHandler:
         if "pool_classes" in wanted:
             fields["pool_classes"] = self._oracle.pool_classes(ids, probabilities)
         if wanted & {"false_negatives", "positives"}:
-            fields.update(_validation_counts(engine.ledger, engine.round, self._classes))
+            fields.update(validation_counts(engine.ledger, engine.round, self._classes))
         if "labelled_counts" in wanted:
             fields["labelled_counts"] = _counts(engine.ledger.labels()["class_given"], self._classes)
         if "class_distribution" in wanted:
@@ -127,7 +127,12 @@ class QueryHandler:
         engine.query = query
 
 
-def _validation_counts(ledger: Ledger, round_: int, classes: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+def validation_counts(ledger: Ledger, round_: int, classes: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+    """``false_negatives`` and ``positives`` (C,) of a round's evaluation on the validation split.
+
+    Raises:
+        ConfigError: the round was not evaluated on it.
+    """
     matrix = ledger.confusion(round_, "val", classes)
     if matrix is None:
         raise ConfigError(f"round {round_} has no evaluation on split 'val', from which class quotas come")

@@ -3,36 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from tral_monai.data.nuclei.detections import Detections
-from tral_monai.data.nuclei.open_set import UNKNOWN
 from tral_monai.errors import ConfigError
 from tral_monai.rounds.engine import RoundEngine, RoundEvents
 from tral_monai.rounds.ledger import QueryRow
+from tral_monai.rounds.nuclei.field_outputs import FieldOutputsMaker
 from tral_monai.rounds.nuclei.label_handler import field_names
 from tral_monai.rounds.nuclei.predictor import FieldPredictor
 from tral_monai.rounds.nuclei.train_handler import AUXILIARY_FILE
-from tral_monai.rounds.nuclei.training_table import count_answers, training_table
+from tral_monai.rounds.nuclei.training_table import training_table
 from tral_monai.strategies.base import PoolOutputs, Selection, Strategy
-from tral_monai.transforms.views import NOISE_LEVELS, View, cald_views
-
-_FROM_TARGET = {"detections", "features", "predicted_losses", "view_detections", "noise_detections"}
-_FROM_ANSWERS = {"labelled_class_means", "labelled_unknown", "labelled_counts", "known_reference", "unknown_reference"}
-# Columns of Detections that the detector gives on request, by the name of the request; others always come.
-_REQUESTS = {
-    "features": "features",
-    "evidence": "evidence",
-    "logits": "logits",
-    "proposals_px": "proposals",
-    "prototype_distances": "prototype_distances",
-}
+from tral_monai.transforms.views import NOISE_LEVELS, View
 
 
 class FieldQueryHandler:
@@ -84,12 +68,11 @@ class FieldQueryHandler:
         for name, limit in limits.items():
             if limit is not None and not limit > 0:
                 raise ConfigError(f"total_{name} must be above 0, but is {limit}")
-        self.strategy, self._predictor, self._classes = strategy, predictor, tuple(classes)
+        self.strategy, self._classes = strategy, tuple(classes)
         self._index = index.set_index("id", drop=False).rename_axis(None)
         self._limits = {name: float(limit) for name, limit in limits.items() if limit is not None}
         self._budget = int(budget) if budget is not None else max(1, round((query_fraction or 0) * len(index)))
-        self._views = cald_views() if views is None else tuple(views)
-        self._noise_levels = tuple(noise_levels)
+        self._outputs = FieldOutputsMaker(strategy, predictor, classes, views=views, noise_levels=noise_levels)
 
     def attach(self, engine: RoundEngine) -> None:
         """Act when the round is evaluated."""
@@ -113,64 +96,13 @@ class FieldQueryHandler:
 
     def outputs(self, engine: RoundEngine) -> PoolOutputs:
         """What the strategy may know about the open pool in this round."""
-        wanted = self.strategy.needs | self.strategy.wants
-        ids = engine.pool.unlabelled
-        rows = self._index.loc[ids]
-        fields: dict[str, Any] = {"class_names": self._classes}
-        if wanted & _FROM_TARGET:
-            fields.update(self._of_target(engine, rows, wanted))
-        if "labelled_features" in wanted:
-            labelled = self._index.loc[engine.pool.labelled]
-            outputs = self._predictor.predict(_target(engine), labelled, want={"image_features"})
-            fields["labelled_features"] = outputs.image_features
-        if "auxiliary_detections" in wanted:
-            want = self._requests("auxiliary_detections")
-            found = self._predictor.predict(engine.round_dir / AUXILIARY_FILE, rows, want=want).detections
-            fields["auxiliary_detections"] = _finite_distances(found)
-        if wanted & _FROM_ANSWERS:
-            fields.update(self._of_answers(engine, wanted))
-        return PoolOutputs(
-            ids=ids, **{name: value for name, value in fields.items() if name in wanted | {"class_names"}}
+        return self._outputs.make(
+            self._index.loc[engine.pool.unlabelled],
+            target=engine.model_path,
+            auxiliary=engine.round_dir / AUXILIARY_FILE,
+            labelled=lambda: self._index.loc[engine.pool.labelled],
+            answered=lambda: training_table(engine.ledger, self._index),
         )
-
-    def _of_target(self, engine: RoundEngine, rows: pd.DataFrame, wanted: Collection[str]) -> dict[str, Any]:
-        want = self._requests("detections")
-        want |= {"image_features"} if "features" in wanted else set()
-        want |= {"predicted_losses"} if "predicted_losses" in wanted else set()
-        outputs = self._predictor.predict(
-            _target(engine),
-            rows,
-            want=want,
-            views=self._views if "view_detections" in wanted else (),
-            view_want=self._requests("view_detections"),
-            noise_levels=self._noise_levels if "noise_detections" in wanted else (),
-            noise_want=self._requests("noise_detections"),
-        )
-        return {
-            "detections": outputs.detections,
-            "features": outputs.image_features,
-            "predicted_losses": outputs.predicted_losses,
-            "view_detections": outputs.views,
-            "noise_detections": outputs.noisy,
-        }
-
-    def _of_answers(self, engine: RoundEngine, wanted: Collection[str]) -> dict[str, Any]:
-        table = training_table(engine.ledger, self._index)
-        counts = count_answers(table, self._classes)
-        fields: dict[str, Any] = {
-            "labelled_counts": counts,
-            "labelled_class_means": counts / max(len(table), 1),
-            "labelled_unknown": int(count_answers(table, [UNKNOWN])[0]),
-        }
-        if {"known_reference", "unknown_reference"} & set(wanted):
-            features = self._predictor.roi_features(_target(engine), table)
-            answers = np.array([name for names in table["classes"] for name in names], dtype=object)
-            fields["known_reference"] = features[np.isin(answers, self._classes)]
-            fields["unknown_reference"] = features[answers == UNKNOWN]
-        return fields
-
-    def _requests(self, field: str) -> set[str]:
-        return {_REQUESTS[column] for column in self.strategy.columns.get(field, ()) if column in _REQUESTS}
 
     def _affordable(self, engine: RoundEngine) -> tuple[int, str | None]:
         labels = engine.ledger.labels()
@@ -205,21 +137,3 @@ class FieldQueryHandler:
         ]
         engine.ledger.record_query(engine.round, query)
         engine.query = query
-
-
-def _target(engine: RoundEngine) -> Any:
-    assert engine.model_path is not None, "FieldTrainHandler sets the model; attach it before FieldQueryHandler"
-    return engine.model_path
-
-
-def _finite_distances(found: Detections) -> Detections:
-    """A prototype that no nucleus has shaped yet is infinitely far; strategies take finite numbers.
-
-    Such a column becomes the largest number there is, so that every nucleus is nearer to the other prototype still.
-    """
-    distances: npt.NDArray[Any] | None = found.prototype_distances
-    if distances is None or not len(distances):
-        return found
-    finite = np.array(distances, dtype=np.float32)
-    finite[:, np.isposinf(finite).all(axis=0)] = np.finfo(np.float32).max
-    return replace(found, prototype_distances=finite)
