@@ -32,7 +32,7 @@ def contours_of(polygon: shapely.Polygon) -> list[Contour]:
         middle = (left + right) / 2
         cut = round(middle) if left < round(middle) < right else middle
         x_min, y_min, x_max, y_max = part.bounds
-        for half in (shapely.box(x_min, y_min, cut, y_max), shapely.box(cut, y_min, x_max, y_max)):
-            pieces = shapely.get_parts(part.intersection(half))
-            waiting += [piece for piece in reversed(pieces) if isinstance(piece, shapely.Polygon)]
+        for half in (shapely.box(cut, y_min, x_max, y_max), shapely.box(x_min, y_min, cut, y_max)):
+            pieces = shapely.get_parts(part.intersection(half))  # where the halves touch, also lines and points
+            waiting += [piece for piece in pieces if isinstance(piece, shapely.Polygon)]
     return contours
