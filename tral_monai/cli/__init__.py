@@ -12,6 +12,7 @@ COMMANDS: dict[str, str] = {
     "cohort": "check a cohort CSV and summarise its slides, classes, areas and triplets",
     "fields": "check a data set of annotated nuclei: fields, classes, box sizes, open-set settings",
     "ledger": "show what a run has done and spent so far",
+    "regions": "write a round's regions as QuPath GeoJSON, to be annotated without a server",
     "report": "write the HTML report of a run, compared with other runs",
 }
 """Command, which is its module's name, and what it does in one line."""
