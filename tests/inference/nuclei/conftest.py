@@ -56,8 +56,8 @@ def three_nuclei() -> NucleusMap:
     )
 
 
-def train_detector(seed: int) -> OpenSetRCNN:
-    network = OpenSetRCNN(CLASSES, role="target", seed=seed, class_colors=COLOURS, **SMALLEST).train()
+def train_detector(seed: int, classes: tuple[str, ...] = CLASSES) -> OpenSetRCNN:
+    network = OpenSetRCNN(classes, role="target", seed=seed, class_colors=COLOURS, **SMALLEST).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
     with seeded(seed):  # the network draws the RoIs to train on from the global generator
         for step in range(60):
