@@ -66,7 +66,7 @@ class SyncReport:
         else:
             regions = "1 region" if self.regions_answered == 1 else f"{self.regions_answered} regions"
             noun = "tiles" if self.task == "tissue" else "nuclei"
-            text = f"{self.task}: {regions} answered, {self.labels:.0f} {noun}."
+            text = f"{self.task}: {regions} answered, {noun}: {self.labels:.0f}."
         if self.set_aside:
             names = ", ".join(f"{number} '{name}'" for name, number in self.set_aside.items())
             text += f" Set aside: {names} (see {SET_ASIDE_NAME})."
