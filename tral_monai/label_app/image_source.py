@@ -37,9 +37,7 @@ class ImageSource:
             UnknownItemError: there is no such image, or it may not be read; nothing is told of files elsewhere.
         """
         if not isinstance(image, str | Path) or not str(image):
-            raise ConfigError(
-                f"image must name a slide or picture, but is {type(image).__name__} of length 0 or no text"
-            )
+            raise ConfigError(f"image must name a slide or a picture, but is {str(image)[:60]!r}")
         path = Path(image)
         if not path.is_absolute():
             return self._catalog.find(str(image)).path
