@@ -90,10 +90,13 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.output_dir or task.folder / "regions" / f"round_{round_:03d}"
     files = write_regions(task, chosen, folder)
     console.print(_table(asked, {one.region.id for one in chosen}, f"{task.name}, round {round_}"))
+    for one in asked:
+        console.print(f"  {one.rank + 1}: {one.reason}", markup=False, soft_wrap=True)
     if not files:
         console.print(f"Nothing of round {round_} is open, so nothing was written. Train for the next round.")
         return 0
-    console.print(f"{len(chosen)} regions in {len(files)} files in {folder}:", markup=False, soft_wrap=True)
+    regions = "1 region" if len(chosen) == 1 else f"{len(chosen)} regions"
+    console.print(f"{regions}, in {folder}:", markup=False, soft_wrap=True)
     for path in files:
         console.print(f"  {path.name}", markup=False, soft_wrap=True)
     console.print(
@@ -129,7 +132,9 @@ def _round(task: TaskSite, ledger: RegionLedger, wanted: int | None, *, prepare:
 
 
 def _table(asked: Sequence[AskedRegion], written: set[int], title: str) -> Table:
-    table = Table("no.", "slide", "region", "class", "score", "state", "why", title=escape(title), title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
+    for column in ("no.", "slide", "region", "class", "score", "state"):
+        table.add_column(column, overflow="fold")
     for one in asked:
         table.add_row(
             str(one.rank + 1),
@@ -138,7 +143,6 @@ def _table(asked: Sequence[AskedRegion], written: set[int], title: str) -> Table
             escape(one.class_asked or "-") + (" (held out)" if one.purpose == "val" else ""),
             f"{one.score:.3f}",
             _state(one, written),
-            escape(one.reason),
         )
     return table
 
