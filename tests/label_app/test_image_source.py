@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.inference.colour_slides import slide_pixels, write_slide
-from tral_monai.errors import ConfigError, SlideOpenError, UnknownItemError
+from tral_monai.errors import ConfigError, MissingMppError, SlideOpenError, UnknownItemError
 from tral_monai.label_app.image_source import ImageSource
 from tral_monai.rounds.regions.catalog import SlideCatalog
 
@@ -108,6 +108,15 @@ def test_the_warning_says_what_to_do(studies: Path) -> None:
     slide.close()
     assert warnings[0].startswith("field.png records no micrometres per pixel and was taken to have the 0.25 that the")
     assert "give mpp with the request, or --conf mpp" in warnings[0]
+
+
+def test_the_resolution_of_a_slide_is_never_guessed(studies: Path) -> None:
+    pyramid = write_slide(studies / "no_mpp.tif", slide_pixels(("SS", "MM")), mpp=None)
+    Image.fromarray(np.full((8, 8193, 3), 200, np.uint8)).save(studies / "long.png")
+    for path in (pyramid, studies / "long.png"):
+        with pytest.raises(MissingMppError, match="records no micrometres per pixel; give the scanner's value"):
+            source(studies).open(path, mpp=None, model_mpp=0.25)
+        assert opened_mpp(source(studies), path, mpp=0.5) == (0.5, 0)
 
 
 def test_a_cut_out_picture_has_the_resolution_of_its_slide(studies: Path) -> None:

@@ -220,8 +220,8 @@ def test_a_slide_is_too_large_for_a_label_map(tissue: SiteInferTask, studies: Pa
     Image.fromarray(np.full((16, 9000, 3), 250, np.uint8)).save(studies / "long.png")
     try:
         with pytest.raises(ConfigError, match=r"long\.png has 9000 x 16 px, more than the 8192 .* /infer/wsi/tissue"):
-            tissue({"image": "long"})
-        assert len(tissue.infer_slide({"image": "long"}).shapes) == 0
+            tissue({"image": "long", "mpp": 0.25})
+        assert len(tissue.infer_slide({"image": "long", "mpp": 0.25}).shapes) == 0
     finally:
         (studies / "long.png").unlink()
 
@@ -235,6 +235,7 @@ def test_a_slide_is_too_large_for_a_label_map(tissue: SiteInferTask, studies: Pa
         ({}, ConfigError, "image must name a slide or a picture, but is 'None'"),
         ({"image": np.zeros((2, 2))}, ConfigError, "image must name a slide or a picture"),
         ({"image": "painted.x", "location": [1280, 0], "size": [5, 5]}, ConfigError, "lies outside of the slide"),
+        ({"image": "painted.x", "location": [1, 1], "size": [60, 60]}, ConfigError, "ask for 128 x 128 px or more"),
         ({"image": "painted.x", "size": [5, -5]}, ConfigError, r"size must be two numbers .* but is \[5, -5\]"),
         ({"image": "painted.x", "output": "pdf"}, ConfigError, "output must be asap, dsa or json, but is 'pdf'"),
         ({"image": "painted.x", "undefined_below": 60}, ConfigError, "undefined_below must be a number from 0 to 1"),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tral_monai.errors import ConfigError, MissingMppError, UnknownItemError
+from tral_monai.label_app.image_answer import MAX_PX
 from tral_monai.rounds.regions.catalog import SlideCatalog, SlideEntry, slide_id
 from tral_monai.slides.slide import Slide, open_slide
 
@@ -54,13 +55,14 @@ class ImageSource:
             path: a file that :meth:`find` gave.
             mpp: micrometres per level-0 pixel that the client says; None takes what the slides table says, else what
                 the file records, else that of the slide that a picture ``<slide>-patch-x_y_w_h`` was cut from, else the
-                lab's setting, else that of the model.
+                lab's setting, else, for a picture, that of the model.
             model_mpp: what the model was trained at.
 
         Returns:
             The open image, and a warning where its resolution is a guess.
 
         Raises:
+            MissingMppError: nobody says it of a slide (several levels, or larger than a picture), which is no guess.
             SlideError: the file cannot be opened.
         """
         entry = self._entry(path)
@@ -75,11 +77,19 @@ class ImageSource:
             return open_slide(path, mpp=origin), ()
         if self._site_mpp is not None:
             return open_slide(path, mpp=self._site_mpp), ()
+        picture = open_slide(path, mpp=model_mpp)
+        if len(picture.level_dimensions) > 1 or max(picture.dimensions) > MAX_PX:
+            picture.close()
+            raise MissingMppError(
+                f"{path.name}: the slide records no micrometres per pixel; give the scanner's value, such as 0.25 for "
+                "a 40x scan, in the column mpp of slides.csv in the studies folder, as mpp with the request, or with "
+                "--conf mpp at the start of the server"
+            )
         warning = (
             f"{path.name} records no micrometres per pixel and was taken to have the {model_mpp:.4g} that the model "
             "was trained at; give mpp with the request, or --conf mpp at the start of the server, if it has others"
         )
-        return open_slide(path, mpp=model_mpp), (warning,)
+        return picture, (warning,)
 
     def _entry(self, path: Path) -> SlideEntry | None:
         entry = self._catalog.entries().get(path.name)

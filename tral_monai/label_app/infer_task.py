@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -11,11 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from tral_monai.errors import ConfigError, UnknownItemError
-from tral_monai.inference.slide_window import Rectangle
+from tral_monai.inference.map_grid import MapGrid
+from tral_monai.inference.slide_window import Rectangle, SlideWindow
 from tral_monai.label_app.image_answer import MAX_PX, extension_of, label_map, write_label_map
 from tral_monai.label_app.image_source import ImageSource
 from tral_monai.label_app.wsi_answer import json_answer
@@ -143,6 +146,8 @@ class SiteInferTask(InferTask):
                 maps = [
                     mapper.map_slide(slide, region_level0=region, mask=mask, on_progress=report) for region in regions
                 ]
+        if self._task.name == "tissue":
+            _check_size(regions, maps[0].grid)
         inferred = time.perf_counter()
         shapes = self._shapes(maps, network)
         if wanted.min_poly_area:
@@ -247,6 +252,16 @@ def _around(regions: list[Rectangle | None], dimensions: tuple[int, int]) -> Rec
     boxes = [region if region is not None else (0, 0, *dimensions) for region in regions]
     left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
     return left, top, max(box[0] + box[2] for box in boxes) - left, max(box[1] + box[3] for box in boxes) - top
+
+
+def _check_size(regions: list[Rectangle | None], grid: MapGrid) -> None:
+    row, column = (indices.ravel() for indices in np.indices(grid.shape))
+    centres = grid.centres_level0(row, column)
+    if not any(SlideWindow(region, grid.dimensions).holds(centres).any() for region in regions):
+        side = math.ceil(grid.step_level0)
+        raise ConfigError(
+            f"the region is smaller than a tile and holds the centre of none; ask for {side} x {side} px or more"
+        )
 
 
 def _problems(maps: list[Any]) -> list[str]:
