@@ -19,7 +19,7 @@ POOL_FILE = "pool.parquet"
 SCORES_FILE = "scores.json"
 
 
-class RegionScoring(ScoringMethod):  # type: ignore[misc]
+class RegionScoring(ScoringMethod):
     """Sums up, by slide, the regions of the current round and what the model says of all regions it looked at.
 
     The result is kept as ``scores.json`` in the task's folder. It is not written into MONAI Label's image info, which

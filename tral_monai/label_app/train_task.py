@@ -38,7 +38,7 @@ _WORKER = "monailabel.interfaces.utils.app"
 _READ_LAST_LINE_S = 1.0
 
 
-class SiteTrainTask(TrainTask):  # type: ignore[misc]
+class SiteTrainTask(TrainTask):
     """Runs one round of training, or goes back to the model before.
 
     Everything that it needs and leaves lies in the site's folder: MONAI Label calls it in a new process.

@@ -14,10 +14,10 @@ FRACTION = 0.2
 
 
 def held_out_regions(regions: Collection[int], *, seed: int = 0) -> set[int]:
-    """Choose about a fifth of two or more regions, at least one and not all.
+    """Choose about a fifth of two or more regions: at least one, and at most a third of them.
 
     Whether a region is chosen hangs on its id and the seed, not on what else there is, so that a region that an
-    earlier round was measured by is not trained on in the next one. Only the first few can change sides.
+    earlier round was measured by is not trained on in the next one. Only among the first few can one change sides.
 
     Args:
         regions: ids.
@@ -30,7 +30,7 @@ def held_out_regions(regions: Collection[int], *, seed: int = 0) -> set[int]:
     if len(order) < 2:
         return set()
     chosen = sum(_draw(number, seed) < FRACTION for number in order)
-    return set(order[: min(max(chosen, 1), len(order) - 1)])
+    return set(order[: max(min(chosen, len(order) // 3), 1)])
 
 
 def divide_region(tiles: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
