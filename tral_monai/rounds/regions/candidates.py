@@ -15,7 +15,6 @@ from tral_monai.rounds.regions.candidate_cache import CandidateCache
 from tral_monai.rounds.regions.catalog import Axis, Side, SlideEntry
 from tral_monai.rounds.regions.region import Region
 from tral_monai.rounds.regions.site import TaskSite
-from tral_monai.rounds.regions.slide_grid import FIELD_UM
 
 logger = logging.getLogger(__name__)
 
@@ -152,8 +151,8 @@ def find_cut(found: pd.DataFrame, val_fraction: float) -> tuple[Axis, int] | Non
 def divided(found: pd.DataFrame, axis: Axis, at_level0: int) -> npt.NDArray[np.object_]:
     """The purpose of each region of a slide that is cut in two; empty for those across the cut or too close to it.
 
-    A region's width stays free on either side, where that leaves half of the regions or more on each. Fields below
-    1 mm are too small for that.
+    A region's width stays free on either side, where that leaves half of the regions or more on each; a small field
+    cannot afford it.
 
     Args:
         found: the slide's regions.
@@ -166,8 +165,7 @@ def divided(found: pd.DataFrame, axis: Axis, at_level0: int) -> npt.NDArray[np.o
     far = np.where(sides == "val", start - at_level0 >= width, at_level0 - (start + width) >= width)
     counts = {name: int((sides == name).sum()) for name in ("train", "val")}
     left = {name: int(((sides == name) & far).sum()) for name in counts}
-    extent_um = float((start + width).max() * found["mpp"].iloc[0])
-    if extent_um >= FIELD_UM and all(left[n] >= _GUARD_COSTS_AT_MOST * counts[n] and left[n] for n in counts):
+    if all(left[n] >= _GUARD_COSTS_AT_MOST * counts[n] and left[n] for n in counts):
         return np.where(far, sides, "")
     return sides
 

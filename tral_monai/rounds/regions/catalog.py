@@ -11,6 +11,7 @@ import math
 import os
 import re
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -18,7 +19,7 @@ from typing import Literal, TypedDict
 from tral_monai.annotations.nuclei.files import IMAGE_SUFFIXES, tcga_origin
 from tral_monai.annotations.text_file import read_text
 from tral_monai.atomic_file import atomic_path
-from tral_monai.errors import ConfigError, UnknownItemError
+from tral_monai.errors import ConfigError, PatientOverlapError, UnknownItemError
 from tral_monai.rounds.regions.region import Purpose, Region
 from tral_monai.slides import Slide, open_slide
 
@@ -98,6 +99,7 @@ class SlideCatalog:
 
         Raises:
             ConfigError: the slides table is wrong; the message names its line.
+            PatientOverlapError: the table puts slides of one patient on both sides.
         """
         try:
             names = sorted(entry.name for entry in os.scandir(self.studies) if entry.is_file())
@@ -119,6 +121,7 @@ class SlideCatalog:
                 float(own["mpp"]) if own.get("mpp") else self._mpp,
                 self._file(own["areas"]) if own.get("areas") else None,
             )
+        _refuse_overlap(entries.values())
         return entries
 
     def find(self, image: str) -> SlideEntry:
@@ -275,7 +278,13 @@ class SlideCatalog:
     def _load(self) -> _Record:
         record: _Record = {"sides": {}, "cuts": {}}
         if self._record.is_file():
-            record.update(json.loads(self._record.read_text(encoding="utf-8")))
+            try:
+                record.update(json.loads(self._record.read_text(encoding="utf-8")))
+            except (ValueError, TypeError) as error:
+                raise ConfigError(
+                    f"{self._record} is damaged ({error}); restore it: it says which slides are held out, and a new "
+                    "draw would train on some of them"
+                ) from error
         return record
 
     def _save(self, record: _Record) -> None:
@@ -319,6 +328,18 @@ class SlideCatalog:
 def slide_id(name: str) -> str:
     """What clients call a file: its name without the last suffix (``a.b.svs`` -> ``a.b``), as QuPath does."""
     return Path(name).stem
+
+
+def _refuse_overlap(entries: Iterable[SlideEntry]) -> None:
+    side_of: dict[str, SlideEntry] = {}
+    for entry in entries:
+        if entry.split is not None:
+            other = side_of.setdefault(entry.patient, entry)
+            if other.split != entry.split:
+                raise PatientOverlapError(
+                    f"the slides table puts '{other.name}' into {other.split} and '{entry.name}' into {entry.split}, "
+                    f"but both are of patient '{entry.patient}'; one patient stands on one side"
+                )
 
 
 def _bare(identifier: str) -> str:

@@ -27,6 +27,7 @@ COVERAGE = "coverage"
 _VIEW_PX = 32
 _MIN_PER_SLIDE = 60
 _LIMIT = 1000
+_NOISE_OD = 0.01  # smaller differences are compression and grain, not tissue
 _SPACE_WEIGHT = 0.5  # of the squared distance between two regions, against their colours
 FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -160,7 +161,7 @@ def _look(
         every = np.concatenate([boxes, others])
         colours = descriptors(slide, every)
     centres = every[:, :2] + every[:, 2:] / 2
-    colours = (colours - colours.mean(axis=0)) / np.maximum(colours.std(axis=0), 1e-6) / np.sqrt(colours.shape[1])
+    colours = (colours - colours.mean(axis=0)) / np.maximum(colours.std(axis=0), _NOISE_OD) / np.sqrt(colours.shape[1])
     extent = np.sqrt(centres.var(axis=0).sum())
     space = (centres - centres.mean(axis=0)) / max(extent, 1e-6)
     features = np.concatenate([colours, np.sqrt(_SPACE_WEIGHT) * space], axis=1)
@@ -181,4 +182,4 @@ def _pick(
 def _reason(purpose: Purpose, why: str, number: int, count: int, slide: str, word: str) -> str:
     if purpose == "val":
         return f"held out: region {number} of {count} of {slide} that measure the model, never trained on"
-    return f"{why}: region {number} of {count} that cover the tissue of {slide}; {word}"
+    return f"{why}: region {number} of {count} that cover the tissue of {slide}; {word.replace(' samples', ' regions')}"

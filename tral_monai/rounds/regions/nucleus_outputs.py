@@ -71,7 +71,7 @@ def nucleus_outputs(
                 f"none of the {len(candidates)} regions could be read; the server's log names each slide's reason"
             ) from None
         outputs = make()
-    return RegionOutputs(outputs, _commonest(outputs.detections, len(rows), task.classes))
+    return RegionOutputs(outputs, commonest_class(outputs.detections, len(rows), task.classes))
 
 
 def missing_detector(task: TaskSite, strategy: Strategy) -> str | None:
@@ -147,7 +147,7 @@ def _readable(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.iloc[kept].reset_index(drop=True)
 
 
-def _commonest(found: Detections | None, n: int, classes: tuple[str, ...]) -> list[str]:
+def commonest_class(found: Detections | None, n: int, classes: tuple[str, ...]) -> list[str]:
     """The class of most nuclei that are found with some certainty in each image; empty where there are none."""
     if found is None:
         return [""] * n
