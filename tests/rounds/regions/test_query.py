@@ -193,7 +193,7 @@ def test_other_classes_are_another_ledger(studies, task):
 
 
 def test_a_strategy_that_stops(studies, model):
-    task = tissue_site(studies, tissue_budget=30)  # of 24 regions
+    task = tissue_site(studies, tissue_budget=30, tissue_max_candidates=10)
     train(task, model)
     with pytest.raises(StrategyError, match=r"tri_al_ood asks for nothing more \(the pool of .* holds"):
         prepare_query(task, "tri_al_ood")
@@ -391,7 +391,7 @@ def test_an_unknown_slide(task):
 
 
 def test_another_strategy_before_anything_was_handed_out(studies, model):
-    task = tissue_site(studies, tissue_checkpoint=str(model), tissue_val_budget=0)
+    task = tissue_site(studies, tissue_checkpoint=str(model), tissue_val_budget=0, tissue_max_candidates=10)
     prepare_query(task)
     found = next_region(task, strategy="uncertainty")
     assert "entropy" in found.reason
@@ -414,7 +414,7 @@ def test_another_strategy_afterwards_waits_for_the_next_round(task):
 
 
 def test_a_strategy_that_cannot_work_leaves_the_query(studies, model):
-    task = tissue_site(studies, tissue_budget=30)
+    task = tissue_site(studies, tissue_budget=12, tissue_max_candidates=10)
     train(task, model)
     prepare_query(task)
     rows = asked(task, 1)
