@@ -97,7 +97,7 @@ def test_the_answer_is_what_the_app_adds_up_and_sends(tissue: RegionPrediction) 
     answer["pred"].shape  # noqa: B018  and it looks at this
     sent = json.loads(json.dumps(answer))
     assert sent["skip_writer"] is True
-    assert sent["pred"] == 4  # one of muscle; of stroma, cut at x = 150, one to the right and two to the left
+    assert sent["pred"] == 3  # one of muscle; of stroma two, cut along a side of its hole
     assert set(sent) == {"annotation", "pred", "latencies", "skip_writer"}
     assert sent["latencies"]["pre"] == 0.75
     assert sent["latencies"]["infer"] == 3.0  # the map's own

@@ -13,10 +13,10 @@ import shapely
 from monai.transforms.transform import Transform
 
 from tral_monai.errors import ConfigError
-from tral_monai.inference.contours import contours_of
 from tral_monai.inference.geojson_writer import class_annotations
 from tral_monai.inference.nuclei.nucleus_map import NucleusMap
 from tral_monai.inference.palette import Rgb, class_colours, given_colours
+from tral_monai.inference.polygon_parts import parts_without_holes
 from tral_monai.inference.region_inferer import RegionPrediction
 
 _log = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ class PolygonAnswerd(Transform):
             )
         contours: dict[str, list[list[tuple[float, float]]]] = {}
         for name, polygon in _polygons(found):
-            contours.setdefault(name, []).extend(contours_of(polygon))
+            parts = parts_without_holes(polygon)
+            contours.setdefault(name, []).extend(list(part.exterior.coords[:-1]) for part in parts)
         labels = {self._shown(name): list(colour) for name, colour in self._colours(found, list(contours)).items()}
         elements = [{"label": self._shown(name), "contours": parts} for name, parts in contours.items()]
         x, y, width, height = found.region_level0 or (0, 0, 0, 0)

@@ -44,7 +44,7 @@ NAME = "tral_monai"
 DESCRIPTION = "Active learning on slides: tissue (TRI-AL) and nuclei (OSAL-ND)"
 
 
-class PathologyApp(MONAILabelApp):  # type: ignore[misc]
+class PathologyApp(MONAILabelApp):
     """Active learning on whole slides and fields behind QuPath, 3D Slicer, CVAT and DSA.
 
     Args:

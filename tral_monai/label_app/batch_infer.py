@@ -15,7 +15,7 @@ from tral_monai.errors import TralError
 logger = logging.getLogger(__name__)
 
 
-class SiteBatchInfer(BatchInferTask):  # type: ignore[misc]
+class SiteBatchInfer(BatchInferTask):
     """A slide that cannot be used is reported and the others go on."""
 
     def __call__(self, request: dict[str, Any], datastore: Datastore, infer: Callable[..., Any]) -> dict[str, Any]:

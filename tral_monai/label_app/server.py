@@ -44,8 +44,9 @@ def install(app: FastAPI) -> None:
     Args:
         app: ``monailabel.app.app``.
     """
-    if any(middleware.cls is ThreadedApp for middleware in app.user_middleware):
+    if getattr(app.state, "on_threads", False):
         return
+    app.state.on_threads = True
     app.middleware_stack = None
     app.add_middleware(ThreadedApp)  # type: ignore[arg-type,unused-ignore]
     for kind, _ in STATUS_OF_ERROR:

@@ -13,7 +13,7 @@ from tral_monai.errors import UnknownItemError
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
-class OwnFolderSessions(Sessions):  # type: ignore[misc]
+class OwnFolderSessions(Sessions):
     """Sessions whose ids cannot lead out of their folder."""
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> Any:

@@ -47,7 +47,7 @@ class ShownRegions:
         return None
 
 
-class SiteStrategy(Strategy):  # type: ignore[misc]
+class SiteStrategy(Strategy):
     """One strategy of the registry at a site.
 
     Args:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tral_monai.annotations.nuclei.files import IMAGE_SUFFIXES
 from tral_monai.atomic_file import atomic_path
-from tral_monai.errors import UnknownItemError
+from tral_monai.errors import ConfigError, UnknownItemError
 from tral_monai.label_app.safe_names import check_name, check_tag, inside
 from tral_monai.rounds.regions.catalog import SlideCatalog, slide_id
 from tral_monai.rounds.regions.label_file import label_stem
@@ -74,7 +74,7 @@ class StudyFiles:
         """[x, y, width, height] of the region that a picture shows, by its id; None for anything else."""
         try:
             region = self.catalog.patch_origin(image_id)
-        except UnknownItemError:  # called like the picture of a region, but its slide is not there
+        except (UnknownItemError, ConfigError):  # called like one, but its slide is not there, or it has no area
             return None
         return None if region is None else list(region.bbox_level0)
 

@@ -13,9 +13,9 @@ import shapely
 from tral_monai.inference.geojson_writer import class_annotations
 from tral_monai.inference.nuclei.nucleus_map import NucleusMap
 from tral_monai.inference.palette import Rgb, class_colours
+from tral_monai.inference.polygon_parts import parts_without_holes
 from tral_monai.inference.slide_window import Rectangle
 from tral_monai.inference.tissue_map import TissueMap
-from tral_monai.label_app.polygon_parts import parts_without_holes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,6 @@ from tral_monai.file_hash import file_sha256
 from tral_monai.rounds.regions.catalog import SlideEntry
 from tral_monai.rounds.regions.slide_grid import COLUMNS, is_field, slide_regions
 from tral_monai.rounds.regions.tissue_cache import cached_tissue
-from tral_monai.slides import open_slide
 from tral_monai.slides.fingerprint import slide_fingerprint
 
 logger = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ class CandidateCache:
         return None if note is None or note.get("asked") != self._asked(entry) else note["problem"]
 
     def _find(self, entry: SlideEntry) -> tuple[str, pd.DataFrame]:
-        with open_slide(entry.path, mpp=entry.mpp) as slide:
+        with entry.open() as slide:
             areas = file_sha256(entry.areas) if entry.areas is not None else ""
             made_of = f"{_VERSION}\0{slide_fingerprint(entry.path)}\0{slide.mpp:.6f}\0{self._region_um:g}\0{areas}"
             key = hashlib.sha256(f"{made_of}\0{self._seed}".encode()).hexdigest()[:24]
@@ -93,7 +92,8 @@ class CandidateCache:
 
     def _asked(self, entry: SlideEntry) -> list[Any]:
         """What decides whether a note still holds; cheap to find."""
-        return [_VERSION, _stamp(entry.path), _stamp(entry.areas), entry.mpp, self._region_um, self._seed]
+        mpps = [entry.mpp, entry.fallback_mpp]
+        return [_VERSION, _stamp(entry.path), _stamp(entry.areas), *mpps, self._region_um, self._seed]
 
     def _note_file(self, entry: SlideEntry) -> Path:
         return self.folder / f"{hashlib.sha256(entry.name.encode()).hexdigest()[:24]}.json"

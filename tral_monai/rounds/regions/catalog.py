@@ -19,7 +19,7 @@ from typing import Literal, TypedDict
 from tral_monai.annotations.nuclei.files import IMAGE_SUFFIXES, tcga_origin
 from tral_monai.annotations.text_file import read_text
 from tral_monai.atomic_file import atomic_path
-from tral_monai.errors import ConfigError, PatientOverlapError, UnknownItemError
+from tral_monai.errors import ConfigError, MissingMppError, PatientOverlapError, UnknownItemError
 from tral_monai.rounds.regions.region import Purpose, Region
 from tral_monai.slides import Slide, open_slide
 
@@ -41,8 +41,10 @@ class SlideEntry:
         id: what clients call it: the file name without its suffix.
         patient: the patient's name, or the slide's own where nobody said.
         split: ``train`` or ``val`` where the slides table says, else None.
-        mpp: micrometres per level-0 pixel to use, None takes what the file records.
+        mpp: micrometres per level-0 pixel to use whatever the file records, from the slides table; None takes what the
+            file records.
         areas: annotation file of the areas that may be asked for, or None.
+        fallback_mpp: micrometres per level-0 pixel to use where neither says it, or None.
     """
 
     path: Path
@@ -51,6 +53,20 @@ class SlideEntry:
     split: Purpose | None = None
     mpp: float | None = None
     areas: Path | None = None
+    fallback_mpp: float | None = None
+
+    def open(self) -> Slide:
+        """The slide, opened for the caller, who closes it.
+
+        Raises:
+            SlideError: it cannot be opened, or has no mpp.
+        """
+        try:
+            return open_slide(self.path, mpp=self.mpp)
+        except MissingMppError:
+            if self.fallback_mpp is None:
+                raise
+        return open_slide(self.path, mpp=self.fallback_mpp)
 
     @property
     def name(self) -> str:
@@ -74,7 +90,7 @@ class SlideCatalog:
         studies: the folder. It is listed anew at every call, so that slides may come and go.
         record: JSON file in which sides are kept once they are given.
         table: CSV with ``slide`` and any of ``patient, split, mpp, areas``; None takes ``slides.csv`` in the folder.
-        mpp: micrometres per level-0 pixel of images that record none.
+        mpp: micrometres per level-0 pixel of slides and images that record none, and that the table does not name.
         val_fraction: part of the patients that is held out, at least one where there are two.
         seed: of the draw.
     """
@@ -118,8 +134,9 @@ class SlideCatalog:
                 slide_id(name),
                 patient,
                 own.get("split") or None,  # type: ignore[arg-type]
-                float(own["mpp"]) if own.get("mpp") else self._mpp,
+                float(own["mpp"]) if own.get("mpp") else None,
                 self._file(own["areas"]) if own.get("areas") else None,
+                self._mpp,
             )
         _refuse_overlap(entries.values())
         return entries
@@ -173,7 +190,7 @@ class SlideCatalog:
             raise UnknownItemError(
                 f"the slide '{name}' is no longer in the studies folder; put it back to go on with it"
             )
-        return open_slide(entry.path, mpp=entry.mpp)
+        return entry.open()
 
     # -- sides --------------------------------------------------------------------------------------------------------
 
