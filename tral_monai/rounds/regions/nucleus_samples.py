@@ -42,7 +42,6 @@ def nucleus_samples(task: TaskSite) -> pd.DataFrame:
     """
     with task.ledger() as ledger:
         answers = sorted(ledger.answers(), key=lambda answer: (answer.region.slide, answer.region.id))
-    entries = task.catalog.entries()
     fov_mpp = site_fov_mpp(task)
     fields: list[NucleusField] = []
     kept: list[RegionAnswer] = []
@@ -50,11 +49,11 @@ def nucleus_samples(task: TaskSite) -> pd.DataFrame:
         of_slide = list(group)
         try:
             with task.catalog.open(name) as slide:
-                mpp = slide.mpp
+                mpp, entry = slide.mpp, task.catalog.find(name)
         except (SlideError, UnknownItemError, OSError) as error:
             logger.warning("%d answered regions of %s are left out: %s", len(of_slide), name, error)
             continue
-        place = {"image": entries[name].path, "mpp": mpp, "slide": name, "patient": entries[name].patient}
+        place = {"image": entry.path, "mpp": mpp, "slide": name, "patient": entry.patient}
         fields += [_field(answer, of_slide, place) for answer in of_slide]
         kept += of_slide
     table = cut_fields(fields, fov_mpp=fov_mpp, fov_px=None)

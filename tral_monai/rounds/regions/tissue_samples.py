@@ -57,18 +57,18 @@ def tissue_samples(task: TaskSite) -> pd.DataFrame:
         )
     with task.ledger() as ledger:
         answers = sorted(ledger.answers(), key=lambda answer: (answer.region.slide, answer.region.id))
-    entries = task.catalog.entries()
     tables: list[pd.DataFrame] = []
     for name, group in groupby(answers, key=attrgetter("region.slide")):
         of_slide = list(group)
         try:
             with task.catalog.open(name) as slide:
+                patient = task.catalog.find(name).patient
                 tissue = None if is_field(slide) else cached_tissue(slide, task.folder / "tissue")
                 table = _tiles_of_slide(task, of_slide, slide, tissue)
         except (SlideError, UnknownItemError, OSError) as error:
             logger.warning("%d answered regions of %s are left out: %s", len(of_slide), name, error)
             continue
-        tables.append(table.assign(patient=entries[name].patient))
+        tables.append(table.assign(patient=patient))
     if not sum(map(len, tables)):
         return pd.DataFrame({column: [] for column in TISSUE_COLUMNS}).astype(TISSUE_COLUMNS)
     found = _one_row_per_tile(pd.concat([table for table in tables if len(table)]))
