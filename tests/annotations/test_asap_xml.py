@@ -2,7 +2,7 @@
 import pytest
 import shapely
 
-from tral_monai.annotations.asap_xml import parse_asap_xml, read_asap_xml
+from tral_monai.annotations.asap_xml import parse_asap_xml, read_asap_roi, read_asap_xml
 from tral_monai.annotations.model import ShapeProblem
 from tral_monai.errors import AnnotationError
 
@@ -130,3 +130,53 @@ def test_a_hole_at_the_end_goes_to_the_outline_of_its_class_around_it():
 def test_an_encoding_named_in_the_declaration_does_not_matter(tmp_path):
     (tmp_path / "a.xml").write_text(ASAP.replace('"1.0"', '"1.0" encoding="latin-1"').replace("metastases", "Grüße"))
     assert read_asap_xml(tmp_path / "a.xml")[0].class_name == "Grüße"
+
+
+# -- as QuPath's MONAI Label extension writes it ----------------------------------------------------------------------
+
+
+def test_of_an_ellipse_qupath_writes_four_points():
+    (found,) = parse_asap_xml(document(ring("Ellipse", points=((10, 0), (20, 20), (10, 40), (0, 20)))))
+    assert found.geometry.bounds == (0, 0, 20, 40)
+    assert found.geometry.area == pytest.approx(shapely.Point(0, 0).buffer(1, quad_segs=64).area * 10 * 20, rel=0.01)
+
+
+def test_of_a_geometry_qupath_writes_the_points_of_all_rings():
+    outline, hole, island = (
+        ((x, y), (x + size, y), (x + size, y + size), (x, y + size), (x, y))
+        for x, y, size in ((0, 0, 9), (2, 2, 3), (20, 0, 2))
+    )
+    (found,) = parse_asap_xml(document(ring("Geometry", "Tumor", (*outline, *hole, *island))))
+    assert found.class_name == "Tumor"
+    assert found.geometry.equals(
+        shapely.MultiPolygon([shapely.box(0, 0, 9, 9) - shapely.box(2, 2, 5, 5), shapely.box(20, 0, 22, 2)])
+    )
+    (open_,) = parse_asap_xml(document(ring("Geometry", points=((0, 0), (4, 0), (4, 4)))))
+    assert open_.geometry.area == 8.0
+    with pytest.raises(AnnotationError, match=r"shape 1 .* needs at least 3 points"):
+        parse_asap_xml(document(ring("Geometry", points=((0, 0), (4, 0)))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("Line", "LineString"), ("Polyline", "LineString"), ("Points", "MultiPoint")]
+)
+def test_qupaths_lines_and_points_have_no_area(kind, expected):
+    (found,) = parse_asap_xml(document(ring(kind)))
+    assert found.geometry.geom_type == expected
+
+
+def test_the_rectangle_that_a_submission_is_about():
+    def roi(attributes):
+        return read_asap_roi(f"<ASAP_Annotations><Annotations {attributes}/></ASAP_Annotations>", file="a.xml")
+
+    assert roi('X="10" Y="-20" W="30" H="40.0"') == (10, -20, 30, 40)
+    assert roi('X="0" Y="0" W="0" H="0"') is None  # the whole slide
+    assert roi('Name=""') is None
+    assert roi('X="10" Y="20" W="30" H="40" Model="m"') is None  # an answer of inference
+    assert read_asap_roi("<ASAP_Annotations/>") is None
+    with pytest.raises(
+        AnnotationError, match=r"a\.xml: expected whole numbers as X, Y, W and H .* \['x', '0', '3', '4'\]"
+    ):
+        roi('X="x" W="3" H="4"')
+    with pytest.raises(AnnotationError, match="declares a document type or entities"):
+        read_asap_roi('<!DOCTYPE a [<!ENTITY e "x">]><ASAP_Annotations/>')

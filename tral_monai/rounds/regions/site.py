@@ -39,11 +39,14 @@ class AnnotationSite:
         tasks: what is offered, by name.
 
     Raises:
-        ConfigError: a folder cannot be written to, or a bundle or a file of the settings is missing.
+        ConfigError: the studies folder is not there, a folder cannot be written to, or a bundle or a file of the
+            settings is missing.
     """
 
     def __init__(self, studies: str | Path, settings: SiteSettings) -> None:
         self.studies, self.settings = Path(studies).absolute(), settings
+        if not self.studies.is_dir():
+            raise ConfigError(f"there is no studies folder {self.studies}; give the folder of the slides")
         own = settings.output_dir
         self.folder = prepare_folder(self.studies / "active_learning" if own is None else Path(own).absolute())
         self.catalog = SlideCatalog(
