@@ -153,6 +153,11 @@ def run_arm(arguments: argparse.Namespace, strategy: str, seed: int, truth: list
         writer = csv.writer(file)
         writer.writerow(["slide", "mpp", "areas"])
         writer.writerow([arguments.slide.name, arguments.mpp or "", f"../{arguments.truth.name}"])
+    # The arms look at the same tiles: what the frozen network makes of them is computed once.
+    own, shared = studies / "active_learning" / "tissue", arguments.output_dir.absolute() / "features"
+    own.mkdir(parents=True)
+    shared.mkdir(exist_ok=True)
+    (own / "features").symlink_to(shared)
     classes = sorted({a.class_name for a in truth if a.class_name})
     conf = {
         "tasks": "tissue",
@@ -192,7 +197,7 @@ def evaluate(model: Path, arguments: argparse.Namespace, classes: Sequence[str])
 
     row = CohortRow(arguments.slide, arguments.truth, "P", "test", arguments.mpp, "test")
     table = build_triplet_index(Cohort((row,)), ClassMap.identity(classes))
-    predictor = TripletPredictor(feature_dir=arguments.output_dir / "test_features")
+    predictor = TripletPredictor(feature_dir=arguments.output_dir / "features")
     predicted = predictor.predict(model, table).probabilities.argmax(axis=1)
     numbers = {name: number for number, name in enumerate(classes)}
     matrix = confusion_matrix(table["class"].map(numbers).to_numpy(), predicted, len(classes))
