@@ -103,10 +103,9 @@ def coverage(
         table, (selection, scores) = seen[name][0], picks[name]
         pools.append(table.assign(score=scores))
         regions = {region.id: region for region in regions_of(table)}
-        for turn, (number, score, word) in enumerate(
-            zip(selection.ids.tolist(), selection.scores.tolist(), selection.reasons, strict=True)
-        ):
-            reason = _reason(purpose, why, turn + 1, len(selection), name, word)
+        chosen_here = zip(selection.ids.tolist(), selection.scores.tolist(), strict=True)
+        for turn, (number, score) in enumerate(chosen_here):
+            reason = _reason(purpose, why, turn + 1, len(selection), name)
             rows_of_turn.append((turn, place, RegionQuery(regions[number], purpose, None, score, reason)))
     rows_of_turn.sort(key=lambda entry: entry[:2])
     return Coverage([row for _, _, row in rows_of_turn], pd.concat(pools, ignore_index=True))
@@ -179,7 +178,8 @@ def _pick(
     return strategy.select(outputs, n, generator), strategy.score(outputs)
 
 
-def _reason(purpose: Purpose, why: str, number: int, count: int, slide: str, word: str) -> str:
+def _reason(purpose: Purpose, why: str, number: int, count: int, slide: str) -> str:
+    which = f"region {number} of {count}"
     if purpose == "val":
-        return f"held out: region {number} of {count} of {slide} that measure the model, never trained on"
-    return f"{why}: region {number} of {count} that cover the tissue of {slide}; {word.replace(' samples', ' regions')}"
+        return f"held out: {which} on {slide} that measure the model, never trained on"
+    return f"{why}: {which} that cover the tissue of {slide}, typical of what looks alike there"
