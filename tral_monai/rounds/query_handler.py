@@ -127,15 +127,17 @@ class QueryHandler:
         engine.query = query
 
 
-def validation_counts(ledger: Ledger, round_: int, classes: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
-    """``false_negatives`` and ``positives`` (C,) of a round's evaluation on the validation split.
+def validation_counts(
+    ledger: Ledger, round_: int, classes: Sequence[str], *, split: str = "val"
+) -> dict[str, npt.NDArray[np.float64]]:
+    """``false_negatives`` and ``positives`` (C,) of a round's evaluation on a validation split.
 
     Raises:
         ConfigError: the round was not evaluated on it.
     """
-    matrix = ledger.confusion(round_, "val", classes)
+    matrix = ledger.confusion(round_, split, classes)
     if matrix is None:
-        raise ConfigError(f"round {round_} has no evaluation on split 'val', from which class quotas come")
+        raise ConfigError(f"round {round_} has no evaluation on split '{split}', from which class quotas come")
     counts = np.asarray(matrix, dtype=np.float64)
     return {"false_negatives": counts.sum(axis=1) - counts.diagonal(), "positives": counts.sum(axis=1)}
 

@@ -105,6 +105,16 @@ def test_the_pool_of_a_class_is_what_is_predicted_as_it(task):
     assert entropy.outputs.class_distribution.tolist() == expected
 
 
+def test_errors_are_those_of_the_model_that_is_in_use(task):
+    with task.ledger() as ledger:
+        ledger.record_model(1, ModelRecord("model.pt", "", 1.0, 1, None))
+        ledger.record_evaluation(1, "val", {}, [[8, 1, 1], [2, 2, 0], [0, 0, 0]], CLASSES)
+        ledger.record_evaluation(1, "val_previous", {}, [[10, 0, 0], [3, 1, 0], [0, 0, 0]], CLASSES)
+        ledger.record_info({"published_round_1": False})
+    found = outputs(task, get_strategy("tri_al_iter"), candidate_regions(task).iloc[:4])
+    assert found.outputs.false_negatives.tolist() == [0, 3, 0]
+
+
 def test_what_was_labelled_comes_from_the_answers_to_train_on(task):
     large, small = box(0, 0, 200, 200), box(9, 9, 99, 99)
     record(task, Region("a.tif", 0, 0, 256, 256), "train", ("Stroma", large), ("Stroma", small))

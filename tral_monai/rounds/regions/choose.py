@@ -14,6 +14,7 @@ from tral_monai.errors import EmptyPoolError, StrategyError
 from tral_monai.rounds.regions.candidates import candidate_regions
 from tral_monai.rounds.regions.cold_start import COVERAGE, coverage
 from tral_monai.rounds.regions.open_regions import BOX, fair_part, open_regions, regions_of
+from tral_monai.rounds.regions.publish import published_split
 from tral_monai.rounds.regions.region import Purpose, Region, RegionQuery
 from tral_monai.rounds.regions.region_ledger import RegionLedger
 from tral_monai.rounds.regions.site import TaskSite
@@ -71,7 +72,7 @@ def stands_in(task: TaskSite, strategy: Strategy, ledger: RegionLedger) -> str |
     if strategy.needs and task.current_model is None:
         return "first round" if round_ == 0 else "there is no model"
     if wanted & FROM_VALIDATION:
-        matrix = ledger.confusion(round_, "val", task.classes)
+        matrix = ledger.confusion(round_, published_split(ledger), task.classes)
         if matrix is None or not np.any(matrix):
             when = "first round" if round_ == 0 else "no held-out region is measured yet"
             return f"{when}, and {strategy.name} goes by errors on held-out regions"

@@ -17,6 +17,7 @@ from tral_monai.errors import CheckpointError, ConfigError, PoolError, SlideErro
 from tral_monai.rounds.predictor import Predictions, TripletPredictor
 from tral_monai.rounds.query_handler import validation_counts
 from tral_monai.rounds.regions.open_regions import BOX
+from tral_monai.rounds.regions.publish import published_split
 from tral_monai.rounds.regions.region import RegionAnswer
 from tral_monai.rounds.regions.region_ledger import RegionLedger
 from tral_monai.rounds.regions.site import TaskSite
@@ -209,7 +210,7 @@ def _answered(task: TaskSite, ledger: RegionLedger) -> pd.DataFrame:
 
 def _validation(task: TaskSite, strategy: Strategy, ledger: RegionLedger) -> dict[str, npt.NDArray[np.float64]]:
     try:
-        counts = validation_counts(ledger, ledger.round, task.classes)
+        counts = validation_counts(ledger, ledger.round, task.classes, split=published_split(ledger))
     except ConfigError as error:
         raise StrategyError(
             f"{strategy.name} goes by the model's errors on held-out regions, and round {ledger.round} has none "
