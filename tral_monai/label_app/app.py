@@ -154,6 +154,7 @@ class PathologyApp(MONAILabelApp):
 
         Raises:
             UnknownItemError: there is no such model or image.
+            ConfigError: the result would be saved as a person's label.
         """
         task = self._infer_task(request)
         image_id = str(request.get("image") or "")
@@ -161,8 +162,10 @@ class PathologyApp(MONAILabelApp):
         if not request.get("save_label"):
             file, params = task(request)
             return {"label": file, "tag": DefaultLabelTag.ORIGINAL.value, "file": file, "params": params}
-        result = self.infer_wsi({**request, "image": image_id, "output": "asap"})
         tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
+        if tag == DefaultLabelTag.FINAL.value:
+            raise ConfigError("what a model found cannot be saved as 'final', for these labels are people's answers")
+        result = self.infer_wsi({**request, "image": image_id, "output": "asap"})
         info = {"model": request["model"], "params": result["params"]}
         label = self.datastore().save_label(image_id, result["file"], tag, info)
         Path(result["file"]).unlink(missing_ok=True)
