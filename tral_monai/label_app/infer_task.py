@@ -75,11 +75,13 @@ class SiteInferTask(InferTask):
         return self._task.current_model is not None
 
     def get_path(self, validate: bool = True) -> str | None:
-        """The file of the current model; without ``validate`` the place of the published one if there is none."""
-        current = self._task.current_model
-        if current is not None:
-            return str(current)
-        return None if validate else str(self._task.model_path)
+        """The published model's file, None if there is none; without ``validate`` the place where it goes.
+
+        MONAI Label downloads, replaces and renames that file. The checkpoint that the lab gave lies anywhere and is not
+        the server's to change, so it is not named.
+        """
+        published = self._task.model_path
+        return str(published) if published.is_file() or not validate else None
 
     def infer_slide(self, request: Mapping[str, Any]) -> WsiResult:
         """Infer on a region of a slide or picture, or on all of it.
