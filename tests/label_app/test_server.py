@@ -8,12 +8,12 @@ import pytest
 
 pytest.importorskip("monailabel")
 
-import uvicorn  # noqa: E402
-from fastapi import FastAPI  # noqa: E402
-from fastapi.testclient import TestClient  # noqa: E402
-from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException  # noqa: E402
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
 
-from tral_monai.errors import (  # noqa: E402
+from tral_monai.errors import (
     BusyError,
     ConfigError,
     OutputError,
@@ -21,7 +21,7 @@ from tral_monai.errors import (  # noqa: E402
     SlideReadError,
     UnknownItemError,
 )
-from tral_monai.label_app.server import bind_to_loopback, install  # noqa: E402
+from tral_monai.label_app.server import bind_to_loopback, install
 
 ERRORS = {
     "spent": (RoundSpentError("round 2 is spent; train"), 409),

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("monailabel")
 
-from tral_monai.errors import UnknownItemError  # noqa: E402
-from tral_monai.label_app.sessions import OwnFolderSessions  # noqa: E402
+from tral_monai.errors import UnknownItemError
+from tral_monai.label_app.sessions import OwnFolderSessions
 
 
 def test_a_session_is_found_by_its_id_and_removed(tmp_path: Path) -> None:
