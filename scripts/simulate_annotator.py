@@ -174,9 +174,10 @@ def run_arm(arguments: argparse.Namespace, strategy: str, seed: int, truth: list
     with running(folder, conf) as server:
         annotator = Annotator(truth, arguments.slide.stem, folder)
         for round_ in range(arguments.rounds):
+            asks = strategy if round_ else arguments.first_strategy or strategy
             while True:
                 try:
-                    sample = server.ask("POST", f"/activelearning/tissue_{strategy}", b'{"client_id": "annotator"}')
+                    sample = server.ask("POST", f"/activelearning/tissue_{asks}", b'{"client_id": "annotator"}')
                 except urllib.error.HTTPError as error:
                     if error.code != 409:
                         raise SystemExit(error.read().decode()) from error
@@ -214,6 +215,7 @@ def main() -> None:
     parser.add_argument("--truth", type=Path, required=True, help="GeoJSON with outlines named train, val and test")
     parser.add_argument("--mpp", type=float, help="micrometres per pixel, where the slide records none")
     parser.add_argument("--strategies", nargs="+", default=["random", "tri_al_quota"])
+    parser.add_argument("--first-strategy", help="of the first round, for all arms alike; else each arm's own begins")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=4, help="trainings")
     parser.add_argument("--budget", type=int, default=6, help="regions to train on in a round")
