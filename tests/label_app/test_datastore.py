@@ -229,8 +229,8 @@ def test_a_label_that_cannot_be_used_leaves_the_earlier_one(store: SlideDatastor
         bad.write_text(text)
         with pytest.raises(AnnotationError, match=message):
             store.save_label("a.b", str(bad), "final", {})
-    with pytest.raises(AnnotationError, match=r"expected a label file that ends in .*, but 'x\.nii\.gz' came"):
-        store.save_label("a.b", str(shutil.copy(label, tmp_path / "x.nii.gz")), "final", {})
+    with pytest.raises(AnnotationError, match=r"expected a label file that ends in .*, but 'x\.csv\.gz' came"):
+        store.save_label("a.b", str(shutil.copy(label, tmp_path / "x.csv.gz")), "final", {})
     with pytest.raises(UnknownItemError, match=r"there is no slide 'nobody'"):
         store.save_label("nobody", str(label), "final", {})
     assert kept.read_text() == good

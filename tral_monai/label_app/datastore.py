@@ -10,7 +10,6 @@ files only once they are whole, and reads a label before it stores it. Pictures 
 from __future__ import annotations
 
 import copy
-import filecmp
 import json
 import logging
 import os
@@ -28,6 +27,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from tral_monai.annotations.nuclei.files import IMAGE_SUFFIXES
 from tral_monai.atomic_file import atomic_path
 from tral_monai.errors import ConfigError, OutputError, UnknownItemError
+from tral_monai.label_app.label_map import is_label_map, label_map_as_geojson
 from tral_monai.label_app.safe_names import check_name, check_tag, inside
 from tral_monai.label_app.study_files import StudyFiles, label_suffix, store
 from tral_monai.rounds.regions.catalog import slide_id
@@ -169,7 +169,7 @@ class SlideDatastore(LocalDatastore):
         with self._guard:
             is_region = self._site.catalog.patch_origin(slide_id(name)) is not None
             if not is_region:
-                self._refuse_to_replace(name, source)
+                self._files.refuse_to_replace(name, source)
             if is_region or not (self._root / name).exists():
                 store(source, self._root / name)
             info = {**_without(image_info or {}, (*RESERVED, PATCH)), "ts": int(time.time())}
@@ -199,7 +199,7 @@ class SlideDatastore(LocalDatastore):
 
         Args:
             image_id: the slide, or the picture of a region of it.
-            label_filename: the file that came.
+            label_filename: the file that came; a label map is stored as GeoJSON.
             label_tag: ``final`` for what people submit, ``original`` for what models find.
             label_info: what else is to be known of it.
 
@@ -210,6 +210,9 @@ class SlideDatastore(LocalDatastore):
             OutputError: it cannot be written; the earlier label stays.
         """
         check_tag(label_tag)
+        if is_label_map(label_filename):
+            with label_map_as_geojson(self._site, image_id, Path(label_filename), label_info or {}) as converted:
+                return self.save_label(image_id, str(converted), label_tag, label_info)
         found = self._files.find(image_id, strict=False)
         identifier = found[0] if found is not None else check_name(image_id)
         source = Path(label_filename)
@@ -365,15 +368,6 @@ class SlideDatastore(LocalDatastore):
             return name
         found = self._files.find(name, strict=False)
         return name if found is None else found[0]
-
-    def _refuse_to_replace(self, name: str, source: Path) -> None:
-        for entry in self._site.catalog.entries().values():
-            if entry.id == slide_id(name) and not (
-                entry.name == name and filecmp.cmp(entry.path, source, shallow=False)
-            ):
-                raise ConfigError(
-                    f"there is a slide '{entry.name}' already, and slides are not replaced; choose another name"
-                )
 
     # -- the watcher --------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -77,6 +78,24 @@ class StudyFiles:
         except (UnknownItemError, ConfigError):  # called like one, but its slide is not there, or it has no area
             return None
         return None if region is None else list(region.bbox_level0)
+
+    def refuse_to_replace(self, name: str, source: Path) -> None:
+        """Hold an upload against the slides.
+
+        Args:
+            name: file name that it is to have.
+            source: the upload.
+
+        Raises:
+            ConfigError: another slide has that id.
+        """
+        for entry in self.catalog.entries().values():
+            if entry.id == slide_id(name) and not (
+                entry.name == name and filecmp.cmp(entry.path, source, shallow=False)
+            ):
+                raise ConfigError(
+                    f"there is a slide '{entry.name}' already, and slides are not replaced; choose another name"
+                )
 
     def label_dir(self, tag: str) -> Path:
         """Folder of the labels of a tag."""
