@@ -62,7 +62,7 @@ class SiteTrainTask(TrainTask):
         own = task.settings.strategy
         return {
             "max_epochs": int(train_values(task)["max_epochs"]),
-            "warm_start": task.settings.warm_start,
+            "warm_start": task.warm_start,
             "strategy": [own, *(name for name in names if name != own)],
             "force": False,
             "rollback": False,

@@ -110,3 +110,19 @@ def test_without_a_gpu_the_small_networks_are_taken_by_themselves(tmp_path: Path
 
 def test_the_device_is_as_set(tmp_path: Path) -> None:
     assert site_of(tmp_path, device="cpu").task("tissue").device == "cpu"
+
+
+def test_a_training_begins_with_the_current_model_unless_overlay_or_lab_say_otherwise(tmp_path: Path) -> None:
+    anew = tmp_path / "anew.yaml"
+    anew.write_text("warm_start: false\nmax_epochs: 7\n")
+    cases = {
+        (): True,
+        (("tissue_overlay", "null"), ("tissue_warm_start", "false")): False,
+        (("tissue_overlay", str(anew)),): False,
+        (("tissue_overlay", str(anew)), ("tissue_warm_start", "true")): True,
+    }
+    for conf, warm in cases.items():
+        settings = read_settings({"tasks": "tissue", "tissue_overlay": "null", **dict(conf)})
+        task = AnnotationSite(tmp_path, settings).tasks["tissue"]
+        assert task.warm_start is warm
+        assert "warm_start" not in task.overlay  # it is no id of train.yaml

@@ -42,7 +42,7 @@ class TaskSettings:
         val_budget: further regions, on held-out slides, that the first round asks for to measure models by.
         region_um: side of a region in micrometres: what a person annotates in about a minute.
         max_candidates: regions that the model looks at before a query, drawn at random from all; None looks at all.
-        warm_start: a round's training begins with the current model.
+        warm_start: a round's training begins with the current model; None takes what the overlay says, else true.
         publish_tolerance: a new model is published if its validation score is at least the current one's less this.
         negative_class: tissue: the class of the parts of an answered region where nothing was drawn; None gives them
             no class.
@@ -59,7 +59,7 @@ class TaskSettings:
     val_budget: int = 6
     region_um: float = 256.0
     max_candidates: int | None = 1000
-    warm_start: bool = True
+    warm_start: bool | None = None
     publish_tolerance: float = 0.0
     negative_class: str | None = None
 

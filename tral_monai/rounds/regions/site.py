@@ -178,6 +178,21 @@ class TaskSite:
     @cached_property
     def overlay(self) -> Mapping[str, Any]:
         """Values for ids of ``train.yaml``: the overlay files, then ``overrides``; ids that it lacks are left out."""
+        known = set(_read_yaml(self.train_config))
+        strangers = [name for name in self.settings.overrides if name.split("#")[0] not in known]
+        if strangers:
+            raise ConfigError(f"{self.name}_overrides names {strangers}, which are no ids of {self.train_config.name}")
+        values = {key: value for key, value in self._overlay_files.items() if key in known}
+        return {**values, **self.settings.overrides}
+
+    @property
+    def warm_start(self) -> bool:
+        """Whether a round's training begins with the current model: as the lab says, else as the overlay, else yes."""
+        own = self.settings.warm_start
+        return bool(self._overlay_files.get("warm_start", True)) if own is None else own
+
+    @cached_property
+    def _overlay_files(self) -> Mapping[str, Any]:
         files = self.settings.overlay
         if files == "auto":
             files = self._automatic_overlay()
@@ -187,11 +202,7 @@ class TaskSite:
             if not path.is_file():
                 raise ConfigError(f"there is no overlay '{file}' ({self.name}_overlay)")
             values.update(_read_yaml(path))
-        known = set(_read_yaml(self.train_config))
-        strangers = [name for name in self.settings.overrides if name.split("#")[0] not in known]
-        if strangers:
-            raise ConfigError(f"{self.name}_overrides names {strangers}, which are no ids of {self.train_config.name}")
-        return {**{key: value for key, value in values.items() if key in known}, **self.settings.overrides}
+        return values
 
     def _automatic_overlay(self) -> str | None:
         if self.device.startswith("cuda") or importlib.util.find_spec(_CPU_WEIGHTS) is None:

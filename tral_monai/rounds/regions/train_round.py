@@ -97,7 +97,7 @@ class _Asked:
         _strategy(task, strategy)
         switches = {
             name: _switch(name, rest.pop(name, default))
-            for name, default in (("warm_start", task.settings.warm_start), ("force", False), ("query", True))
+            for name, default in (("warm_start", task.warm_start), ("force", False), ("query", True))
         }
         return cls(strategy, **switches, values=training_options(task, rest))
 
