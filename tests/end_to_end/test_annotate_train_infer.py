@@ -25,7 +25,7 @@ from tral_monai.rounds.regions.region_ledger import RegionLedger
 
 SPLITS = {"A-01": "train", "B-01": "train", "A-02": "val", "B-02": "val"}
 CLASSES = ("Damaged", "Muscle", "Stroma", "Urothelium")  # blood is too rare on slides this small
-BUDGET, VAL_BUDGET, CYCLES = 4, 6, 5
+BUDGET, VAL_BUDGET, CYCLES = 8, 10, 5
 FEW_TILES = {"batch_size": 4, "learning_rate": 1.0e-3, "patience": 20, "max_epochs": 40}
 TRAINING_S = 100.0
 
@@ -90,7 +90,7 @@ def story(tiny_cohort, tmp_path_factory):
         "tissue_budget": BUDGET,
         "tissue_val_budget": VAL_BUDGET,
         "tissue_region_um": 128,
-        "tissue_max_candidates": 20,
+        "tissue_max_candidates": 30,
         "tissue_overrides": FEW_TILES,
     }
     truth = {slide: [one for one in all_ if one[0] in CLASSES] for slide, all_ in tiny_cohort_truth().items()}
@@ -103,6 +103,7 @@ def story(tiny_cohort, tmp_path_factory):
                 job.result()
         seen["spent"] = people[0].until_spent()
         seen["first"] = [sample for person in people for sample in person.samples]
+        assert len(seen["first"]) >= 2 * CYCLES
         seen["stats"] = [train(server)]
         seen["accuracy"] = [accuracy(server, "B-02", truth["B-02"])]
         with ThreadPoolExecutor(2) as at_once:
@@ -158,15 +159,17 @@ def test_the_next_round_asks_for_classes_by_their_false_negatives(story):
     assert len(second) == BUDGET
     assert all(sample["purpose"] == "train" for sample in second)
     assert all(sample["class_asked"] in CLASSES and "FNR" in sample["reason"] for sample in second)
-    missed = story["stats"][0]["val"]
-    assert all(missed.get(f"{sample['class_asked']}_fnr", 1.0) > 0 for sample in second)
+    missed = {name: story["stats"][0]["val"][f"{name}_fnr"] for name in CLASSES}
+    asked = [missed[sample["class_asked"]] for sample in second]
+    assert sum(asked) / len(asked) >= sum(missed.values()) / len(missed), "classes that are missed are asked for more"
     assert (story["third"]["round"], story["third"]["purpose"]) == (2, "train")
 
 
 def test_accuracy_rises(story):
+    before, after = (stats["val"]["f1_macro"] for stats in story["stats"])
+    assert after > before
     before, after = story["accuracy"]
-    assert after > before + 0.05, story["accuracy"]
-    assert story["stats"][1]["val"]["f1_macro"] > story["stats"][0]["val"]["f1_macro"]
+    assert after > before, story["accuracy"]
     assert [stats["published_round"] for stats in story["stats"]] == [1, 2]
 
 

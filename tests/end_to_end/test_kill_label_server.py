@@ -251,6 +251,23 @@ def test_killed_at_each_stage_of_a_training(tiny_cohort, tmp_path, line, who):
 
 
 @pytest.mark.slow
+def test_two_trainings_posted_in_one_moment_spend_one_budget(tiny_cohort, tmp_path):
+    """MONAI Label queues the second of two that are posted before the first has begun: it finds nothing new."""
+    site = Site(tmp_path, tiny_cohort)
+    with site.serve() as server:
+        site.finish_round(server)
+        posted = [server.answer("POST", "/train/tissue", {})[0] for _ in range(2)]
+        assert posted[0] == 200
+        assert posted[1] in (200, 409, 429)
+        deadline = time.monotonic() + 2 * WAIT_S
+        while any(task["status"] in ("SUBMITTED", "RUNNING") for task in server.get("/train/?all=true")):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert site.round() == 1
+        site.check(server)
+
+
+@pytest.mark.slow
 def test_killed_while_a_slide_is_inferred(tiny_cohort, tmp_path):
     site = Site(tmp_path, tiny_cohort)
     with site.serve() as server:
