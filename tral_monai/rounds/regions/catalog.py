@@ -123,6 +123,7 @@ class SlideCatalog:
             raise ConfigError(f"the studies folder {self.studies} cannot be read ({error.strerror})") from error
         names = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")]
         stems = {slide_id(name) for name in names}
+        stems |= {_bare(stem) for stem in stems}
         names = [name for name in names if not _is_patch(slide_id(name), stems)]
         table = self._read_table(names)
         entries = {}
@@ -165,6 +166,15 @@ class SlideCatalog:
             f"there is no slide '{image}' in the studies folder (slides there: {known}{more}); put the file there, "
             "under the same name that the viewer has it"
         )
+
+    def client_id(self, name: str) -> str:
+        """What clients call a slide, given its file name: its id, or the file name where the id may mean another one.
+
+        Slides that are not there (any more) are called by their id.
+        """
+        entries = self.entries()
+        own = slide_id(name)
+        return name if own in entries or any(e.id == own and e.name != name for e in entries.values()) else own
 
     def patch_origin(self, image: str) -> Region | None:
         """The region that an uploaded picture shows, by its name; None for a slide.
@@ -365,7 +375,7 @@ def _bare(identifier: str) -> str:
 
 def _is_patch(stem: str, stems: set[str]) -> bool:
     match = _PATCH.match(stem)
-    return match is not None and any(match["slide"] in (other, _bare(other)) for other in stems)
+    return match is not None and match["slide"] in stems
 
 
 def _is_mpp(text: str) -> bool:
