@@ -48,8 +48,8 @@ def client() -> TestClient:
 
     install(app)
     install(app)  # a second time changes nothing
-    assert len(app.user_middleware) == 1
-    return TestClient(app, raise_server_exceptions=False)
+    assert len(app.user_middleware) == 2
+    return TestClient(app, "http://127.0.0.1", raise_server_exceptions=False)
 
 
 @pytest.mark.parametrize("name", ERRORS)
@@ -74,22 +74,23 @@ def test_a_web_app_that_has_started_can_be_changed() -> None:
     async def fail() -> None:
         raise UnknownItemError("there is no slide 'y'")
 
-    with TestClient(app, raise_server_exceptions=False) as before:
+    with TestClient(app, "http://localhost:8000", raise_server_exceptions=False) as before:
         assert before.get("/fail").status_code == 500
         install(app)
         assert before.get("/fail").json() == {"detail": "there is no slide 'y'"}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "host"),
+    ("arguments", "host", "loopback"),
     [
-        (["start_server", "--app", "a", "--studies", "s"], "127.0.0.1"),
-        (["start_server", "--app", "a", "--host", "0.0.0.0"], "0.0.0.0"),
-        (["start_server", "-i", "0.0.0.0"], "0.0.0.0"),
-        (["start_server", "--host=0.0.0.0"], "0.0.0.0"),
+        (["start_server", "--app", "a", "--studies", "s"], "127.0.0.1", True),
+        (["start_server", "--app", "a", "--host", "0.0.0.0"], "0.0.0.0", False),
+        (["start_server", "-i", "0.0.0.0"], "0.0.0.0", False),
+        (["start_server", "--host=0.0.0.0"], "0.0.0.0", False),
+        (["start_server", "--host", "localhost"], "0.0.0.0", True),  # uvicorn's own business then
     ],
 )
-def test_it_listens_on_this_machine_unless_a_host_is_given(arguments: list[str], host: str) -> None:
+def test_it_listens_on_this_machine_unless_a_host_is_given(arguments: list[str], host: str, loopback: bool) -> None:
     config = uvicorn.Config("x:y", host="0.0.0.0")
-    assert bind_to_loopback(arguments) == (host == "127.0.0.1")
+    assert bind_to_loopback(arguments) is loopback
     assert config.host == host

@@ -21,11 +21,11 @@ def _web_app() -> object:
     @app.get("/slow")
     async def slow() -> dict[str, str]:
         time.sleep(1.5)  # synchronous work in an async endpoint, as MONAI Label's
-        return {"peer": peer.get()}
+        return {"peer": peer()}
 
     @app.get("/quick")
     async def quick() -> dict[str, str]:
-        return {"peer": peer.get()}
+        return {"peer": peer()}
 
     @app.post("/body")
     async def body(params: dict | None = None) -> dict:  # type: ignore[type-arg]
@@ -88,4 +88,4 @@ def test_a_streamed_answer_arrives_whole(port: int) -> None:
 
 def test_the_peer_of_a_request_is_not_seen_by_others(port: int) -> None:
     _ask(port, "GET", "/quick")
-    assert peer.get() == "local"
+    assert peer() == "local"

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,16 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.utils.async_tasks.utils import tasks
 
 import tral_monai
 from tral_monai.atomic_file import prepare_folder
-from tral_monai.errors import ConfigError, TralError, UnknownItemError
+from tral_monai.errors import BusyError, ConfigError, TralError, UnknownItemError
 from tral_monai.label_app.batch_infer import SiteBatchInfer
-from tral_monai.label_app.client_identity import peer
+from tral_monai.label_app.client_identity import peer, request_at_hand
 from tral_monai.label_app.datastore import SlideDatastore
 from tral_monai.label_app.infer_task import SiteInferTask
+from tral_monai.label_app.safe_names import check_tag, inside
 from tral_monai.label_app.scoring import RegionScoring
 from tral_monai.label_app.sessions import OwnFolderSessions
 from tral_monai.label_app.strategy import ShownRegions, SiteStrategy
@@ -34,6 +38,7 @@ from tral_monai.label_app.train_task import SiteTrainTask
 from tral_monai.label_app.wsi_answer import write_answer
 from tral_monai.rounds.regions.candidates import slide_problems
 from tral_monai.rounds.regions.intake import sync_labels
+from tral_monai.rounds.regions.publish import hold_training_lock
 from tral_monai.rounds.regions.settings import read_settings
 from tral_monai.rounds.regions.site import AnnotationSite, TaskSite
 from tral_monai.strategies.registry import strategy_class, strategy_names
@@ -41,6 +46,7 @@ from tral_monai.strategies.registry import strategy_class, strategy_names
 logger = logging.getLogger(__name__)
 
 NAME = "tral_monai"
+_UPLOAD_S = 3600.0
 DESCRIPTION = "Active learning on slides: tissue (TRI-AL) and nuclei (OSAL-ND)"
 
 
@@ -124,9 +130,10 @@ class PathologyApp(MONAILabelApp):
         from tral_monai.label_app.server import bind_to_loopback, install
 
         web = sys.modules.get("monailabel.app")
+        loopback = bind_to_loopback()
         if web is not None:
-            install(web.app)
-        bind_to_loopback()
+            origins = [str(origin) for origin in monailabel_settings.MONAI_LABEL_CORS_ORIGINS]
+            install(web.app, loopback=loopback, origins=origins)
         super().on_init_complete()
         threading.Thread(target=self._take_labels_in, name="labels", daemon=True).start()
 
@@ -147,7 +154,7 @@ class PathologyApp(MONAILabelApp):
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
         """Take a submission in; what counted and what did not goes back to the client."""
         logger.info("label saved for %s", image_id)
-        return {name: report.to_dict() for name, report in sync_labels(self.site, client=peer.get()).items()}
+        return {name: report.to_dict() for name, report in sync_labels(self.site, client=peer()).items()}
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Infer on one picture, or with ``save_label`` on a slide whose result is kept under ``label_tag``.
@@ -165,10 +172,13 @@ class PathologyApp(MONAILabelApp):
         tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
         if tag == DefaultLabelTag.FINAL.value:
             raise ConfigError("what a model found cannot be saved as 'final', for these labels are people's answers")
+        check_tag(tag)
         result = self.infer_wsi({**request, "image": image_id, "output": "asap"})
         info = {"model": request["model"], "params": result["params"]}
-        label = self.datastore().save_label(image_id, result["file"], tag, info)
-        Path(result["file"]).unlink(missing_ok=True)
+        try:
+            label = self.datastore().save_label(image_id, result["file"], tag, info)
+        finally:
+            Path(result["file"]).unlink(missing_ok=True)
         return {"label": label, "tag": tag, "file": None, "params": result["params"]}
 
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
@@ -187,20 +197,48 @@ class PathologyApp(MONAILabelApp):
 
         Raises:
             UnknownItemError: there is no such trainer.
+            BusyError: a training is posted while another one waits or runs.
         """
         if model is not None:
             self._one_of({**self._trainers, **self._infers, **self._scoring_methods}, model, "trainer")
+            request = request_at_hand.get()
+            if request.method == "POST" and request.path.startswith("/train"):
+                self._refuse_second_training(model)
 
     def model_file(self, model: str, validate: bool = True) -> str | None:
-        """The current model's file, or the place where an uploaded one goes.
+        """The current model's file, to be downloaded.
 
         Raises:
             UnknownItemError: there is no such model.
+            ConfigError: it shall be replaced or removed.
         """
         path: str | None = self._one_of(self._infers, model, "model").get_path(validate)
+        if request_at_hand.get().method in ("PUT", "DELETE"):
+            raise ConfigError(
+                f"models are published by trainings only, which measure them first; to begin with one of your own, "
+                f"start the server with --conf {model}_checkpoint FILE, and to go back, train with rollback"
+            )
         return path
 
+    def cleanup_sessions(self) -> None:
+        """Remove sessions whose time is over, and uploads that a request which failed has left."""
+        super().cleanup_sessions()
+        for file in self._uploads.iterdir():
+            with contextlib.suppress(OSError):
+                if file.is_file() and time.time() - file.stat().st_mtime > _UPLOAD_S:
+                    file.unlink()
+
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _refuse_second_training(self, model: str) -> None:
+        busy = [one for one in tasks("train") if one["status"] in ("SUBMITTED", "RUNNING")]
+        if busy:
+            running = busy[0]["request"].get("model")
+            raise BusyError(f"a training of '{running}' is going on; wait for its end (GET /train/), or stop it first")
+        if model in self._trainers:
+            hold_training_lock(
+                self.site.task(model)
+            ).release()  # of a server that was killed, a training may still be running
 
     def _infer_task(self, request: Mapping[str, Any]) -> SiteInferTask:
         task = self._one_of(self._infers, str(request.get("model")), "model")
@@ -233,7 +271,7 @@ class PathologyApp(MONAILabelApp):
         if path.name in entries and path.resolve() == entries[path.name].path.resolve():
             return True
         own = (self.site.studies, self._uploads, self.site.folder / "sessions")
-        return any(path.resolve().is_relative_to(folder.resolve()) for folder in own)
+        return any(inside(path, folder) for folder in own)
 
     def _one_of(self, tasks: Mapping[str, Any], name: str, what: str) -> Any:
         if name not in tasks:

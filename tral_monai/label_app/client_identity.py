@@ -1,14 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who sent the request that is being answered: the client's own name where it gives one, else its address."""
+"""The request that is being answered: who sent it, and what it asks for."""
 
 from __future__ import annotations
 
 import contextvars
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-peer: contextvars.ContextVar[str] = contextvars.ContextVar("peer", default="local")
-"""Address of the client of the request at hand, set by the server for each request."""
+
+class RequestAtHand(NamedTuple):
+    """What the parts of the app may know of the HTTP request, without it being passed through MONAI Label."""
+
+    peer: str = "local"
+    method: str = ""
+    path: str = ""
+
+
+_NONE = RequestAtHand()
+request_at_hand: contextvars.ContextVar[RequestAtHand] = contextvars.ContextVar("request", default=_NONE)
+"""Set by the server for each request."""
 
 _MAX_LENGTH = 100
 
@@ -20,3 +30,8 @@ def client_name(request: Mapping[str, Any]) -> str | None:
     """
     name = request.get("client_id")
     return str(name)[:_MAX_LENGTH] if name else None
+
+
+def peer() -> str:
+    """Address of the client whose request is being answered."""
+    return request_at_hand.get().peer

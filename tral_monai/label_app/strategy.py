@@ -11,7 +11,6 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from tral_monai.label_app.client_identity import client_name, peer
-from tral_monai.rounds.regions.catalog import slide_id
 from tral_monai.rounds.regions.intake import sync_labels
 from tral_monai.rounds.regions.query import next_region
 from tral_monai.rounds.regions.region import AskedRegion
@@ -29,21 +28,21 @@ class ShownRegions:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+        self._waiting: defaultdict[str, deque[AskedRegion]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
 
-    def add(self, client: str, region_id: int) -> None:
+    def add(self, client: str, asked: AskedRegion) -> None:
         """Remember a region whose slide a client was told."""
         with self._lock:
-            self._waiting[client].append(region_id)
+            self._waiting[client].append(asked)
 
-    def take(self, client: str, among: dict[int, AskedRegion]) -> AskedRegion | None:
-        """The region that the client was told first, if it is among these; it is then forgotten."""
+    def take(self, client: str, slide: str) -> AskedRegion | None:
+        """The region of a slide that the client was told first, as it was then; it is forgotten."""
         with self._lock:
             waiting = self._waiting[client]
-            for region_id in list(waiting):
-                if region_id in among:
-                    waiting.remove(region_id)
-                    return among[region_id]
+            for asked in waiting:
+                if asked.region.slide == slide:
+                    waiting.remove(asked)
+                    return asked
         return None
 
 
@@ -76,32 +75,36 @@ class SiteStrategy(Strategy):
             RoundSpentError: nothing is open; the message says what to do.
             UnknownItemError: there is no such slide.
         """
-        sync_labels(self._task.site, client=peer.get())
+        sync_labels(self._task.site, client=peer())
         client, image = client_name(request), str(request.get("image") or "") or None
-        key = client or peer.get()
+        key = client or peer()
         asked = self._waiting_on(key, image) if image is not None else None
         if asked is None:
             asked = next_region(self._task, strategy=self._name, client=client, image=image)
             if image is None:
-                self._shown.add(key, asked.region.id)
+                self._shown.add(key, asked)
         return _answer(self._task, asked)
 
     def _waiting_on(self, key: str, image: str) -> AskedRegion | None:
+        """A region of this slide that the client has been told the slide of, if it is still the client's."""
         catalog = self._task.catalog
         patch = catalog.patch_origin(image)
         slide = patch.slide if patch is not None else catalog.find(image).name
-        with self._task.ledger() as ledger:
-            reserved = {
-                asked.region.id: asked
-                for asked in ledger.asked(ledger.round)
-                if asked.region.slide == slide and asked.reserved_by and not asked.answered
-            }
-        return self._shown.take(key, reserved)
+        while (told := self._shown.take(key, slide)) is not None:
+            seconds = 60 * self._task.site.settings.reserve_minutes
+            with self._task.ledger() as ledger:
+                if told.round != ledger.round:
+                    continue
+                held = told.reserved_by or key
+                asked = ledger.renew(told.region.id, held, until_s=told.reserved_until, seconds=seconds)
+            if asked is not None:
+                return asked
+        return None
 
 
 def _answer(task: TaskSite, asked: AskedRegion) -> dict[str, Any]:
     return {
-        "id": slide_id(asked.region.slide),
+        "id": task.catalog.client_id(asked.region.slide),
         "bbox": list(asked.region.bbox_level0),
         "score": asked.score,
         "class_asked": asked.class_asked,

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tral_monai.label_app.client_identity import peer
+from tral_monai.label_app.client_identity import RequestAtHand, request_at_hand
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -22,21 +22,28 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 _JSON_METHODS = ("POST", "PUT", "PATCH")
+_LONG = ("/activelearning", "/batch", "/infer", "/scoring")
 
 
 class ThreadedApp:
     """Runs another ASGI app's HTTP requests on threads.
 
+    Requests that may take long have threads of their own, so that however many of them wait, ``/info/`` is answered.
+    One training is posted after the other, so that the second finds the first.
+
     A request with a body but without a ``Content-Type`` is taken for JSON: QuPath's extension sends such.
 
     Args:
         app: the app.
-        threads: requests at a time; more wait.
+        threads: quick requests at a time; more wait.
+        long_threads: long requests at a time.
     """
 
-    def __init__(self, app: AsgiApp, threads: int = 32) -> None:
+    def __init__(self, app: AsgiApp, threads: int = 16, long_threads: int = 32) -> None:
         self._app = app
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="request")
+        self._quick = ThreadPoolExecutor(threads, thread_name_prefix="request")
+        self._long = ThreadPoolExecutor(long_threads, thread_name_prefix="long_request")
+        self._trainings = ThreadPoolExecutor(1, thread_name_prefix="train_request")
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -45,7 +52,7 @@ class ThreadedApp:
             return
         scope = _with_content_type(scope)
         client = scope.get("client")
-        peer.set(str(client[0]) if client else "local")
+        request_at_hand.set(RequestAtHand(str(client[0]) if client else "local", scope["method"], scope["path"]))
         loop = asyncio.get_running_loop()
 
         async def receive_here() -> Message:
@@ -56,8 +63,14 @@ class ThreadedApp:
 
         context = contextvars.copy_context()
         await loop.run_in_executor(
-            self._executor, lambda: context.run(asyncio.run, _awaited(self._app(scope, receive_here, send_here)))
+            self._executor(scope["method"], scope["path"]),
+            lambda: context.run(asyncio.run, _awaited(self._app(scope, receive_here, send_here))),
         )
+
+    def _executor(self, method: str, path: str) -> ThreadPoolExecutor:
+        if method == "POST" and path.startswith("/train"):
+            return self._trainings
+        return self._long if method != "HEAD" and path.startswith(_LONG) else self._quick
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:

@@ -183,6 +183,27 @@ class RegionLedger(Ledger):
             )
             return self._asked("WHERE sample_id = ?", chosen.region.id)[0]
 
+    def renew(self, region_id: int, client: str, *, until_s: float, seconds: float) -> AskedRegion | None:
+        """Reserve a region anew for the one who holds it.
+
+        Args:
+            region_id: the region.
+            client: who asks.
+            until_s: the end of the reservation that this client was told.
+            seconds: how long the region is kept from now on.
+
+        Returns:
+            The region with its new reservation, or None where it was answered, or given to somebody else, since then.
+        """
+        with self._transaction():
+            found = self._asked("WHERE sample_id = ?", region_id)
+            if not found or found[0].answered or found[0].reserved_until != until_s:
+                return None
+            self._db.execute(
+                "INSERT OR REPLACE INTO reservations VALUES (?, ?, ?)", (region_id, client, time.time() + seconds)
+            )
+            return self._asked("WHERE sample_id = ?", region_id)[0]
+
     # -- submissions --------------------------------------------------------------------------------------------------
 
     def record_submission(
