@@ -198,3 +198,21 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         OutputError, match=r"the folder '.*file/run' cannot be made \(.*\); choose another with output_dir"
     ):
         Ledger(tmp_path / "file" / "run" / "ledger.sqlite")
+
+
+def test_a_full_disk_is_no_matter_of_the_ledger(ledger):
+    ledger.record_model(1, ModelRecord("model.pt", "ff", 1.0, 1, None))
+    pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
+    ledger._db.execute(f"PRAGMA max_page_count = {pages}")  # what SQLite then says is what it says of a full disk
+    with pytest.raises(OutputError, match=r"ledger\.sqlite: database or disk is full; check .* free space, then do"):
+        ledger.record_info({"long": "x" * 100_000})
+    assert "long" not in ledger.info()
+    ledger._db.execute("PRAGMA max_page_count = 100000")
+    ledger.record_info({"long": "x" * 100_000})
+    assert len(ledger.info()["long"]) == 100_000
+
+
+def test_a_ledger_that_may_not_be_written_to(ledger):
+    ledger._db.execute("PRAGMA query_only = ON")
+    with pytest.raises(OutputError, match="cannot write to the ledger .*readonly database; check that its folder may"):
+        ledger.record_info({"a": 1})

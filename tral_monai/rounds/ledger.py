@@ -7,7 +7,7 @@ import datetime
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,8 @@ CREATE TABLE IF NOT EXISTS auxiliary_models (
 CREATE TABLE IF NOT EXISTS events (
     round INTEGER NOT NULL, stage TEXT NOT NULL, at_utc TEXT NOT NULL, PRIMARY KEY (round, stage));
 """
+
+_OF_THE_DISK = ("database or disk is full", "disk I/O error", "readonly database", "unable to open database file")
 
 
 class ModelRecord(NamedTuple):
@@ -94,15 +96,16 @@ class NucleusRow(NamedTuple):
 class Ledger:
     """Rounds, queries, labels, costs, metrics and provenance of one run.
 
-    Every ``record_*`` call is one transaction that is on disk when the call returns. Rounds count from 1. Initial
-    labels carry round 0; the query made after training round r, and the labels that answer it, carry round r.
+    Every ``record_*`` call is one transaction that is on disk when the call returns; where the disk is full, failing or
+    read-only it raises ``OutputError``, and nothing of it is recorded. Rounds count from 1. Initial labels carry round
+    0; the query made after training round r, and the labels that answer it, carry round r.
 
     Args:
         path: the SQLite file; made, with its folder, where it does not exist.
 
     Raises:
         LedgerError: the file is not a ledger, or another process writes to it.
-        OutputError: its folder cannot be made.
+        OutputError: its folder cannot be made, or the disk refuses the file.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -120,7 +123,7 @@ class Ledger:
             self._db.execute("PRAGMA foreign_keys=ON")
             self._db.executescript(SCHEMA)
         except sqlite3.OperationalError as error:
-            raise LedgerError(f"cannot open the ledger {self.path}: {error}") from error
+            raise _refused(self.path, error, "open") from error
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"{self.path} is not a ledger ({error}); choose another output folder") from error
 
@@ -344,20 +347,23 @@ class Ledger:
         try:
             self._db.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            raise LedgerError(f"cannot write to the ledger {self.path}: {error}") from error
+            raise _refused(self.path, error, "write to") from error
         try:
             yield
             self._db.execute("COMMIT")
         except sqlite3.OperationalError as error:
             self._rollback()
-            raise LedgerError(f"cannot write to the ledger {self.path}: {error}") from error
+            raise _refused(self.path, error, "write to") from error
         except BaseException:
             self._rollback()
             raise
 
     def _rollback(self) -> None:
+        # A full or failing disk makes SQLite roll back by itself, and its rollback may fail as well; what is on the
+        # disk is then put right when the file is next opened.
         if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+            with suppress(sqlite3.OperationalError):
+                self._db.execute("ROLLBACK")
 
     def _one(self, sql: str, *values: object) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._db.execute(sql, values).fetchone()
@@ -374,6 +380,17 @@ class Ledger:
         self._db.executemany(
             "INSERT OR REPLACE INTO run VALUES (?, ?)", [(key, _json(value)) for key, value in values.items()]
         )
+
+
+def _refused(path: Path, error: sqlite3.OperationalError, verb: str) -> LedgerError | OutputError:
+    """The disk's refusals (full, failing, read-only) are told apart from all others, such as a lock held too long."""
+    # By the message: its code is an attribute from Python 3.11 on only.
+    if any(words in str(error) for words in _OF_THE_DISK):
+        return OutputError(
+            f"cannot {verb} the ledger {path}: {error}; check that its folder may be written to, that the disk is "
+            "sound and has free space, then do the same again: nothing was recorded of it"
+        )
+    return LedgerError(f"cannot {verb} the ledger {path}: {error}")
 
 
 def _json(value: object) -> str:
