@@ -166,7 +166,7 @@ def run_arm(arguments: argparse.Namespace, strategy: str, seed: int, truth: list
         "tissue_budget": arguments.budget,
         "tissue_val_budget": arguments.val_budget,
         "tissue_region_um": arguments.region_um,
-        "tissue_warm_start": str(not arguments.cold_start).lower(),
+        "tissue_warm_start": arguments.warm_start,
         "reserve_minutes": 600,
         "seed": seed,
     }
@@ -221,7 +221,9 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=6, help="regions to train on in a round")
     parser.add_argument("--val-budget", type=int, default=12, help="held-out regions, once")
     parser.add_argument("--region-um", type=float, default=128.0, help="side of a region")
-    parser.add_argument("--cold-start", action="store_true", help="begin each training anew, not with the last model")
+    parser.add_argument(
+        "--warm-start", choices=["true", "false", "null"], default="null", help="null: as the overlay says (default)"
+    )
     parser.add_argument("--output-dir", type=Path, required=True, help="a new folder")
     arguments = parser.parse_args()
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
