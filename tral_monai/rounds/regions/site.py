@@ -14,10 +14,11 @@ import yaml
 import tral_monai
 from tral_monai.annotations.class_map import ClassMap
 from tral_monai.atomic_file import prepare_folder
-from tral_monai.errors import ConfigError, UnknownItemError
+from tral_monai.errors import ConfigError, TralError, UnknownItemError
 from tral_monai.rounds.regions.catalog import SlideCatalog
 from tral_monai.rounds.regions.region_ledger import RegionLedger
 from tral_monai.rounds.regions.settings import BUNDLES, SiteSettings, Task, TaskSettings
+from tral_monai.strategies.registry import strategy_from_config
 
 CPU_OVERLAYS: dict[Task, str] = {"tissue": "configs/tri_al/cpu.yaml", "nuclei": "configs/osal_nd/cpu.yaml"}
 """What ``overlay: auto`` takes where there is no GPU."""
@@ -39,12 +40,15 @@ class AnnotationSite:
         tasks: what is offered, by name.
 
     Raises:
-        ConfigError: the studies folder is not there, a folder cannot be written to, or a bundle or a file of the
-            settings is missing.
+        ConfigError: the studies folder is not there, a folder cannot be written to, a bundle or a file of the settings
+            is missing, there is no such device or strategy, the strategy refuses an option, or the seed is negative.
     """
 
     def __init__(self, studies: str | Path, settings: SiteSettings) -> None:
         self.studies, self.settings = Path(studies).absolute(), settings
+        check_device(settings.device)
+        if settings.seed < 0:
+            raise ConfigError(f"seed must be 0 or more, but is {settings.seed}")
         if not self.studies.is_dir():
             raise ConfigError(f"there is no studies folder {self.studies}; give the folder of the slides")
         own = settings.output_dir
@@ -84,7 +88,8 @@ class TaskSite:
         name: the task.
 
     Raises:
-        ConfigError: the bundle or a file of the settings is missing, or the classes contradict each other.
+        ConfigError: the bundle or a file of the settings is missing, the classes contradict each other, the negative
+            class is none of them, there is no such strategy, or it refuses an option.
     """
 
     def __init__(self, site: AnnotationSite, name: Task) -> None:
@@ -97,6 +102,15 @@ class TaskSite:
         if self.settings.checkpoint is not None and not Path(self.settings.checkpoint).is_file():
             raise ConfigError(f"there is no checkpoint '{self.settings.checkpoint}' ({name}_checkpoint)")
         _ = self.class_map, self.overlay  # a wrong file is an error at the start, not in the middle of a round
+        negative = self.settings.negative_class
+        if negative is not None and negative not in self.classes:
+            raise ConfigError(
+                f"{name}_negative_class must be one of the classes {list(self.classes)}, but is '{negative}'"
+            )
+        try:
+            strategy_from_config(self.strategy, self.settings.strategy_options, name)
+        except TralError as error:
+            raise ConfigError(f"{name}_strategy and {name}_strategy_options: {error}") from error
 
     @property
     def catalog(self) -> SlideCatalog:
@@ -106,6 +120,11 @@ class TaskSite:
     def ledger(self) -> RegionLedger:
         """The task's ledger, opened for the calling thread; close it, or use it in a ``with`` block."""
         return RegionLedger(self.folder / "ledger.sqlite")
+
+    @property
+    def strategy(self) -> str:
+        """The site's own strategy by its name in the registry; clients may know it as ``<task>_<name>``."""
+        return self.settings.strategy.removeprefix(f"{self.name}_")
 
     @property
     def train_config(self) -> Path:
@@ -208,6 +227,38 @@ class TaskSite:
         if self.device.startswith("cuda") or importlib.util.find_spec(_CPU_WEIGHTS) is None:
             return None
         return CPU_OVERLAYS[self.name] if (self.bundle.parents[1] / CPU_OVERLAYS[self.name]).is_file() else None
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that networks cannot run on.
+
+    Args:
+        device: ``auto``, or what torch calls a device, such as ``cpu`` or ``cuda:0``.
+
+    Raises:
+        ConfigError: torch does not know it, or it is not in this machine.
+    """
+    if device in ("auto", "cpu"):
+        return  # without importing torch, which takes seconds
+    import torch
+
+    expected = "device must be auto, cpu, cuda or cuda:<number>"
+    try:
+        kind = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"{expected}, but is '{device}'") from error
+    if kind.type == "cpu":
+        return
+    if kind.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (kind.index or 0) < count:
+            return
+        there = f"there are {count}, counted from 0" if count else "torch finds none here"
+        raise ConfigError(f"there is no NVIDIA GPU '{device}' ({there}); {expected} of a GPU that is there")
+    try:
+        torch.empty(1, device=kind)
+    except Exception as error:  # each backend has its own: NotImplementedError, RuntimeError, AssertionError
+        raise ConfigError(f"'{device}' cannot be used ({error}); {expected}") from error
 
 
 def _bundles_folder(given: str | None) -> Path:
