@@ -14,7 +14,7 @@ from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
 from tests.label_app.annotator import Annotator, coco_truth, grey_png, tiny_cohort_truth
-from tests.label_app.qupath_requests import asap_xml
+from tests.label_app.qupath_requests import Shape, asap_xml
 from tests.label_app.sites import DOTTED
 
 
@@ -152,7 +152,7 @@ def test_nuclei_are_asked_for_in_fields_and_counted(client, fields, tmp_path):
         name = sample["id"]
     x, y, width, height = sample["bbox"]
     inside = [
-        (class_name, outline)
+        Shape(class_name, outline.exterior.coords[:-1])
         for class_name, outline in truth[name]
         if x + 1 <= outline.centroid.x < x + width - 1 and y + 1 <= outline.centroid.y < y + height - 1
     ]
