@@ -31,7 +31,20 @@ def read_annotations(path: str | os.PathLike[str], *, problems: list[ShapeProble
         AnnotationError: the file cannot be read or is malformed (with line and column), or a shape cannot be used
             and ``problems`` is not given.
     """
-    text, file = read_text(path), Path(path).name
+    return parse_annotations(read_text(path), file=Path(path).name, problems=problems)
+
+
+def parse_annotations(text: str, *, file: str = "text", problems: list[ShapeProblem] | None = None) -> list[Annotation]:
+    """Read QuPath GeoJSON or ASAP XML from its text, as :func:`read_annotations` does.
+
+    Args:
+        text: content of a file.
+        file: what error messages call it.
+        problems: as there.
+
+    Raises:
+        AnnotationError: as there.
+    """
     start = text.lstrip()[:1]
     if start == "<":
         return parse_asap_xml(text, file=file, problems=problems)

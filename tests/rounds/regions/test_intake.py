@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.rounds.regions.small_site import CONF, ask, box, feature, geojson, make_site, plain_slide, qupath_xml
-from tral_monai.errors import AnnotationError, BusyError, MissingMppError, UnknownItemError
+from tral_monai.errors import AnnotationError, BusyError, LedgerError, MissingMppError, UnknownItemError
 from tral_monai.rounds.regions import intake
+from tral_monai.rounds.regions.identity import site_identity
 from tral_monai.rounds.regions.intake import check_submission, sync_labels
 from tral_monai.rounds.regions.region import Region, RegionAnswer
 from tral_monai.rounds.regions.settings import Task, read_settings
@@ -76,9 +77,18 @@ def test_nothing_is_read_or_hashed_again_while_nothing_changes(
     monkeypatch.setattr(intake, "file_sha256", never)
     assert sync_labels(site)["tissue"].changed == ()
     monkeypatch.undo()
-    os.utime(site.labels_dir / "a.xml", (1, 1))  # touched: hashed, but its content is known
-    monkeypatch.setattr(intake, "read_label_file", never)
-    assert sync_labels(site)["tissue"].changed == ()
+
+
+def test_a_file_that_is_submitted_again_answers_what_was_asked_since(site: AnnotationSite) -> None:
+    text = qupath_xml([REGION, TUMOR, ("Stroma", "Polygon", box(512, 512, 128, 128))])
+    (site.labels_dir / "a.xml").write_text(text)
+    assert sync_labels(site)["tissue"].regions_answered == 1
+    ask(site, "tissue", Region("a.tif", 512, 512, 256, 256))
+    assert sync_labels(site)["tissue"].changed == ()  # nobody has looked at the whole of it
+    (site.labels_dir / "new.xml").write_text(text)
+    (site.labels_dir / "new.xml").replace(site.labels_dir / "a.xml")
+    assert sync_labels(site)["tissue"].regions_answered == 2
+    assert names(site) == ["Tumor", "Stroma"] or names(site) == ["Stroma", "Tumor"]
 
 
 def test_resubmission_replaces_and_deletion_forgets(site: AnnotationSite) -> None:
@@ -94,6 +104,103 @@ def test_resubmission_replaces_and_deletion_forgets(site: AnnotationSite) -> Non
     assert answers(site) == []
     with (site.folder / "tissue" / "set_aside.csv").open() as stream:
         assert len(stream.readlines()) == 1
+
+
+LEFT, RIGHT = Region("a.tif", 0, 0, 256, 256), Region("a.tif", 512, 0, 256, 256)
+ANNAS = ("Tumor", "Polygon", box(10, 10, 128, 128))
+BENS = ("Stroma", "Polygon", box(520, 10, 128, 128))
+
+
+def answered(site: AnnotationSite) -> dict[Region, list[str]]:
+    return {answer.region: [name for name, _ in answer.shapes] for answer in answers(site)}
+
+
+def test_two_annotators_of_a_slide_lose_nothing_of_each_others(site: AnnotationSite) -> None:
+    ask(site, "tissue", LEFT, RIGHT)
+    path = site.labels_dir / "a.xml"
+    drawn = ("Region", "Rectangle", box(0, 512, 100, 100))
+    path.write_text(qupath_xml([ANNAS, drawn]))
+    assert sync_labels(site)["tissue"].regions_answered == 2
+    # Ben's outline of the tissue has no class, and that of his tumour reaches over Anna's region a little.
+    tissue = ("", "Polygon", box(0, 0, 1000, 1000))
+    path.write_text(qupath_xml([BENS, tissue]))
+    report = sync_labels(site)["tissue"]
+    assert report.regions_answered == 1
+    assert report.problems == (
+        "2 regions that the label before it answered hold nothing in this one; their answers are kept (to take them "
+        "back, delete the label or submit the region itself)",
+    )
+    assert report.message.endswith(f"1 problem: {report.problems[0]}")
+    everything = {LEFT: ["Tumor"], RIGHT: ["Stroma"], Region("a.tif", 0, 512, 100, 100): []}
+    assert answered(site) == everything
+    path.write_text(qupath_xml([ANNAS, drawn]))  # Anna submits again, and Ben once more
+    sync_labels(site)
+    assert answered(site) == everything
+    path.write_text(qupath_xml([("Tumor", "Polygon", box(520, 10, 128, 128))]))
+    sync_labels(site)
+    assert answered(site) == {**everything, RIGHT: ["Tumor"]}
+    with site.tasks["tissue"].ledger() as ledger:
+        assert list(ledger.submissions()) == ["labels/final/a.xml#3", "labels/final/a.xml"]
+        assert len(ledger.table("labels")) == 3
+    assert sync_labels(site)["tissue"].changed == ()
+    path.unlink()
+    sync_labels(site)
+    assert answered(site) == {}
+
+
+def test_one_annotator_corrects_a_region_or_takes_it_back(site: AnnotationSite) -> None:
+    ask(site, "tissue", LEFT, RIGHT)
+    path = site.labels_dir / "a.xml"
+    path.write_text(qupath_xml([ANNAS, BENS]))
+    sync_labels(site)
+    for labels, expected in (
+        ([("Stroma", "Polygon", box(10, 10, 50, 50)), BENS], {LEFT: ["Stroma"], RIGHT: ["Stroma"]}),
+        ([("Region", "Rectangle", box(0, 0, 256, 256)), BENS], {LEFT: [], RIGHT: ["Stroma"]}),
+        ([("", "Polygon", ANNAS[2]), BENS], {RIGHT: ["Stroma"]}),  # its class was taken away
+    ):
+        path.write_text(qupath_xml(labels))
+        assert sync_labels(site)["tissue"].problems == ()
+        assert answered(site) == expected
+    path.write_text(qupath_xml([ANNAS]))
+    assert "1 region that the label before it answered holds nothing" in sync_labels(site)["tissue"].problems[0]
+    assert answered(site) == {LEFT: ["Tumor"], RIGHT: ["Stroma"]}
+    (site.labels_dir / "a-patch-512_0_256_256.xml").write_text(qupath_xml([], roi=(512, 0, 256, 256)))
+    sync_labels(site)
+    assert answered(site) == {LEFT: ["Tumor"], RIGHT: []}  # the region itself was submitted
+
+
+def test_a_drawn_region_that_is_moved_is_one_region(site: AnnotationSite) -> None:
+    path = site.labels_dir / "a.xml"
+    path.write_text(qupath_xml([("Region", "Rectangle", box(0, 0, 200, 200))]))
+    sync_labels(site)
+    path.write_text(qupath_xml([("Region", "Rectangle", box(60, 0, 200, 200))]))
+    assert sync_labels(site)["tissue"].problems == ()
+    assert list(answered(site)) == [Region("a.tif", 60, 0, 200, 200)]
+
+
+def test_a_geojson_export_replaces_the_one_before_it_as_a_whole(site: AnnotationSite) -> None:
+    ask(site, "tissue", LEFT, RIGHT)
+    path = site.labels_dir / "a.geojson"
+    path.write_text(geojson(feature("Tumor", ANNAS[2])))
+    sync_labels(site)
+    path.write_text(geojson(feature("Stroma", BENS[2])))
+    assert sync_labels(site)["tissue"].problems == ()
+    assert answered(site) == {RIGHT: ["Stroma"]}
+
+
+def test_other_classes_than_those_of_the_rounds_change_nothing(site: AnnotationSite, tmp_path: Path) -> None:
+    ask(site, "tissue", LEFT)
+    (site.labels_dir / "a.xml").write_text(qupath_xml([ANNAS]))
+    with site.tasks["tissue"].ledger() as ledger:
+        ledger.begin(site_identity(site.tasks["tissue"]))
+    sync_labels(site)
+    other = AnnotationSite(tmp_path, read_settings({"tasks": "tissue", "tissue_classes": "Stroma", "val_fraction": 0}))
+    with pytest.raises(
+        LedgerError, match=r"were begun with other settings \(classes: \['Tumor', 'Stroma'\], now \['St"
+    ):
+        sync_labels(other)
+    assert answered(site) == {LEFT: ["Tumor"]}
+    assert sync_labels(site)["tissue"].changed == ()
 
 
 def test_a_region_handed_out_is_answered_and_no_longer_reserved(site: AnnotationSite) -> None:
@@ -295,6 +402,9 @@ def test_what_a_check_looks_at(site: AnnotationSite, tmp_path: Path) -> None:
     path.write_text(qupath_xml([("Tumor", "Line", [(0, 0), (9, 9)])]))
     with pytest.raises(AnnotationError, match=r"nothing in the labels of a\.tif has an area on the slide"):
         check_submission(site, "a", path)
+    path.write_text("<ASAP")
+    with pytest.raises(AnnotationError, match=r"^a\.xml, line 1.* not valid XML"):
+        check_submission(site, "a", path, name="a.xml")
     plain_slide(tmp_path / "n.tif", mpp=None)
     path.write_text(qupath_xml([TUMOR]))
     with pytest.raises(MissingMppError, match=r"n\.tif"):

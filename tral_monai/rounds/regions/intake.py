@@ -3,7 +3,13 @@
 
 Label files are those in ``<studies>/labels/final`` (``.xml``, ``.geojson``, ``.json``, also packed as ``.gz``) that are
 called after a slide or a region of it, and ``<slide id>.geojson`` beside a slide. The ledgers decide; a small JSON of
-file times beside them only saves reading files again.
+file times beside them only saves reading files again. A file that was written again is read again, also with the same
+content: it may answer what was asked since.
+
+A viewer sends everything that it knows of a slide in place of what was sent before, and two people who annotate the
+same slide know different things. So where an ASAP XML takes the place of another one, a region that the earlier one
+answered stays answered as it was if there is nothing in it now. It is replaced if the new file answers it or has an
+object in it, and forgotten with the deletion of the file.
 """
 
 from __future__ import annotations
@@ -13,26 +19,27 @@ import csv
 import dataclasses
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tral_monai.atomic_file import atomic_path
-from tral_monai.errors import AnnotationError, BusyError, ConfigError, LedgerError, TralError
+from tral_monai.errors import AnnotationError, TralError
 from tral_monai.file_hash import file_sha256
-from tral_monai.rounds.regions.catalog import SlideEntry
+from tral_monai.rounds.regions.catalog import SlideEntry, SlideListing
+from tral_monai.rounds.regions.identity import check_identity
 from tral_monai.rounds.regions.label_file import LABEL_SUFFIXES, LabelFile, label_stem, read_label_file
-from tral_monai.rounds.regions.region_ledger import RegionLedger
+from tral_monai.rounds.regions.region import Region
+from tral_monai.rounds.regions.region_ledger import RegionLedger, submitted_file
 from tral_monai.rounds.regions.settings import Task
 from tral_monai.rounds.regions.site import AnnotationSite
 from tral_monai.rounds.regions.submission import SetAside, TaskSubmission, read_submission
-from tral_monai.rounds.run_lock import RunLock
+from tral_monai.rounds.regions.waiting_lock import waiting_lock
 
 SET_ASIDE_NAME = "set_aside.csv"
 """The list, in a task's folder, of what does not count in any label file."""
-_VERSION = 1  # of the reading; a change reads every file again
+_VERSION = 2  # of the reading; a change reads every file again
 _PATIENCE_S = 60.0
 
 
@@ -90,13 +97,14 @@ class _Found:
     stamp: list[int]
 
 
-def check_submission(site: AnnotationSite, image: str, path: Path) -> LabelFile:
+def check_submission(site: AnnotationSite, image: str, path: Path, *, name: str = "") -> LabelFile:
     """Read a label file before it is stored.
 
     Args:
         site: the site.
         image: the slide, or the uploaded picture of a region of it.
         path: the file.
+        name: what messages call it; its own name where not given.
 
     Raises:
         UnknownItemError: there is no such slide.
@@ -105,10 +113,10 @@ def check_submission(site: AnnotationSite, image: str, path: Path) -> LabelFile:
     """
     if label_stem(path.name) is None:
         raise AnnotationError(
-            f"expected a label file that ends in {', '.join(LABEL_SUFFIXES)} (or that and .gz), but '{path.name}' "
-            "came; submit ASAP XML or QuPath GeoJSON"
+            f"expected a label file that ends in {', '.join(LABEL_SUFFIXES)} (or that and .gz), but "
+            f"'{name or path.name}' came; submit ASAP XML or QuPath GeoJSON"
         )
-    file = read_label_file(path, site.catalog, image)
+    file = read_label_file(path, site.catalog, image, name=name)
     usable = any(one.area is not None for one in file.objects) or file.region_shapes
     if file.roi is None and not usable:
         reasons = f" ({file.problems[0]})" if file.problems else ""
@@ -135,10 +143,14 @@ def sync_labels(site: AnnotationSite, *, client: str = "") -> dict[Task, SyncRep
 
     Raises:
         BusyError: another process has been at it for a minute.
+        LedgerError: the ledgers were begun with other settings, such as other classes; nothing is changed.
         OutputError: nothing can be written beside the ledgers.
     """
-    with _one_at_a_time(site.folder / "intake"), contextlib.ExitStack() as stack:
+    busy = "label files are being taken in already"
+    with waiting_lock(site.folder / "intake", patience_s=_PATIENCE_S, busy=busy), contextlib.ExitStack() as stack:
         ledgers = {name: stack.enter_context(contextlib.closing(task.ledger())) for name, task in site.tasks.items()}
+        for name, ledger in ledgers.items():
+            check_identity(site.tasks[name], ledger)
         return _Intake(site, ledgers, client).run()
 
 
@@ -178,14 +190,10 @@ class _Intake:
         state: dict[str, Any] = {"stamp": one.stamp, "rules": self._rules}
         try:
             state["sha256"] = file_sha256(one.path)
-            if same_rules and before.get("sha256") == state["sha256"] and self._is_recorded(one.source, before):
-                self._keep(one.source, {**before, **state})
-                if before.get("error"):
-                    self._problems.append(before["error"])
-                return
             file = read_label_file(one.path, self._site.catalog, one.image)
             asked = {task: ledger.asked() for task, ledger in self._ledgers.items()}
-            said = read_submission(file, self._site.tasks, asked, self._site.catalog)
+            replaced = self._answered_before(one.source, state["sha256"])
+            said = read_submission(file, self._site.tasks, asked, self._site.catalog, before=replaced)
         except AnnotationError as error:
             # It says the same until it changes; what it said before stays in the ledgers.
             self._keep(one.source, {**before, **state, "error": str(error)})
@@ -204,11 +212,23 @@ class _Intake:
                 answers=submission.answers,
                 set_aside=_sums(submission.set_aside),
                 problems=submission.problems,
+                keep=submission.kept,
             )
         aside = {task: [list(row) for row in submission.set_aside] for task, submission in said.items()}
         self._keep(one.source, {**state, "slide": file.slide, "set_aside": aside})
         self._read[one.source] = said
         self._changed.append(one.source)
+
+    def _answered_before(self, source: str, sha256: str) -> dict[Task, list[Region]]:
+        """Regions that stay answered, where a file is not the one that it was, unless it says something of them."""
+        if not source.lower().endswith((".xml", ".xml.gz")):
+            return {}
+        before = {}
+        for task, ledger in self._ledgers.items():
+            own, kept = ledger.answered_by(source)
+            known = self._known[task].get(source)
+            before[task] = kept if known is None or known.sha256 == sha256 else [*own, *kept]
+        return before
 
     def _is_recorded(self, source: str, state: Mapping[str, Any]) -> bool:
         """Whether every ledger holds what a file said, or the file cannot be read anyway."""
@@ -217,7 +237,7 @@ class _Intake:
         return all(source in known and known[source].sha256 == state.get("sha256") for known in self._known.values())
 
     def _forget_deleted(self, there: set[str]) -> None:
-        gone = {source: row.slide for known in self._known.values() for source, row in known.items()}
+        gone = {submitted_file(name): row.slide for known in self._known.values() for name, row in known.items()}
         for source, slide in gone.items():
             if source not in there and slide in self._entries:
                 for ledger in self._ledgers.values():
@@ -268,7 +288,8 @@ class _Intake:
 def _label_files(site: AnnotationSite, entries: Mapping[str, SlideEntry]) -> Iterator[_Found]:
     """Every label file; of those beside the slides, the ones that are called after one."""
     areas = {entry.areas.resolve() for entry in entries.values() if entry.areas is not None}
-    ids = {entry.id for entry in entries.values()}
+    listing = SlideListing(entries)
+    ids = {name for entry in entries.values() for name in (entry.id, listing.client_id(entry.name))}
     for folder in (site.labels_dir, site.studies):
         if not folder.is_dir():
             continue
@@ -305,22 +326,3 @@ def _load(path: Path) -> dict[str, dict[str, Any]]:
     except (FileNotFoundError, ValueError):  # the first time, or damaged: files are read again
         return {}
     return content if isinstance(content, dict) else {}
-
-
-@contextlib.contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    lock, end = RunLock(folder), time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            lock.acquire()
-            break
-        except LedgerError as error:
-            if time.monotonic() > end:
-                raise BusyError(f"label files are being taken in already ({error}); ask again in a minute") from error
-            time.sleep(0.02)
-        except OSError as error:
-            raise ConfigError(f"{folder} cannot be written to ({error.strerror})") from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -13,7 +13,7 @@ import shapely
 from shapely.affinity import translate
 
 from tral_monai.annotations.asap_xml import read_asap_roi
-from tral_monai.annotations.files import read_annotations
+from tral_monai.annotations.files import parse_annotations
 from tral_monai.annotations.geometry import geometry_from_geojson, polygonal
 from tral_monai.annotations.model import Annotation, ShapeProblem, describe
 from tral_monai.annotations.text_file import read_text
@@ -75,7 +75,7 @@ def label_stem(name: str) -> str | None:
     return path.stem if path.suffix.lower() in LABEL_SUFFIXES and path.stem and not name.startswith(".") else None
 
 
-def read_label_file(path: Path, catalog: SlideCatalog, image: str) -> LabelFile:
+def read_label_file(path: Path, catalog: SlideCatalog, image: str, *, name: str = "") -> LabelFile:
     """Read a label file of a slide or of a region of it.
 
     The region of a submission from QuPath stands in the file (``X, Y, W, H``); elsewhere it is known by the image's
@@ -85,6 +85,7 @@ def read_label_file(path: Path, catalog: SlideCatalog, image: str) -> LabelFile:
         path: GeoJSON or ASAP XML; the content decides which.
         catalog: the slides.
         image: what the client calls the image.
+        name: what messages call the file; its own name where not given.
 
     Raises:
         UnknownItemError: there is no such slide.
@@ -93,10 +94,11 @@ def read_label_file(path: Path, catalog: SlideCatalog, image: str) -> LabelFile:
     """
     named = catalog.patch_origin(image)
     entry = catalog.find(named.slide if named is not None else image)
-    text = read_text(path)
-    written = read_asap_roi(text, file=path.name) if text.lstrip()[:1] == "<" else None
+    name = name or path.name
+    text = read_text(path, name=name)
+    written = read_asap_roi(text, file=name) if text.lstrip()[:1] == "<" else None
     shape_problems: list[ShapeProblem] = []
-    annotations = read_annotations(path, problems=shape_problems)
+    annotations = parse_annotations(text, file=name, problems=shape_problems)
     problems: list[str] = []
     origin = written if written is not None else named.bbox_level0 if named is not None else None
     if written is not None and named is not None and written != named.bbox_level0:
@@ -111,7 +113,7 @@ def read_label_file(path: Path, catalog: SlideCatalog, image: str) -> LabelFile:
         roi = clip_to_slide(Region(entry.name, *origin), dimensions)
         if roi is None:
             raise AnnotationError(
-                f"{path.name}: its region {list(origin)} lies outside of the slide {entry.name} of "
+                f"{name}: its region {list(origin)} lies outside of the slide {entry.name} of "
                 f"{dimensions[0]} x {dimensions[1]} pixels; submit it for the slide that it was drawn on"
             )
     offset = origin[:2] if origin is not None else (0, 0)
@@ -119,7 +121,7 @@ def read_label_file(path: Path, catalog: SlideCatalog, image: str) -> LabelFile:
     shapes: list[RegionShape] = []
     for index, annotation in enumerate(annotations):
         seen = looked_at(annotation)
-        found = _object(annotation, index, offset, whole, path.name, shape_problems)
+        found = _object(annotation, index, offset, whole, name, shape_problems)
         if seen is None:
             objects.append(found)
         elif found.area is not None:

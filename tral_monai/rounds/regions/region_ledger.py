@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -33,6 +34,7 @@ CREATE TABLE IF NOT EXISTS answers (
 NOTHING_DRAWN = "(nothing drawn)"
 """What the table ``labels`` calls an answered region in which nothing was drawn."""
 
+_KEPT = re.compile(r"#\d+$")
 _LATEST = """
 SELECT answers.* FROM answers JOIN submissions USING (source)
 WHERE number = (SELECT MAX(number) FROM answers AS others JOIN submissions USING (source)
@@ -56,6 +58,11 @@ class Submission(NamedTuple):
     received_utc: str
     set_aside: dict[str, int]
     problems: tuple[str, ...]
+
+
+def submitted_file(source: str) -> str:
+    """The label file of a source: itself, or of what was kept of a replaced one (``a.xml#7``), the one in its place."""
+    return _KEPT.sub("", source)
 
 
 class RegionLedger(Ledger):
@@ -216,6 +223,7 @@ class RegionLedger(Ledger):
         answers: Sequence[RegionAnswer],
         set_aside: Mapping[str, int] | None = None,
         problems: Sequence[str] = (),
+        keep: Collection[int] = (),
     ) -> None:
         """Record what a label file says, in place of what it said before.
 
@@ -227,10 +235,13 @@ class RegionLedger(Ledger):
             answers: the regions that it answers. A region that was not asked for is recorded too.
             set_aside: how many objects of which class name do not count, and stay in the file alone.
             problems: what was repaired or left out, one sentence each.
+            keep: ids of regions that this label file answered before it was replaced, and that stay answered as they
+                were. They stand under ``<source>#<number>`` from now on, until the file is replaced again without them
+                in ``keep``, or is forgotten.
         """
         round_ = self.round
         with self._transaction():
-            affected = self._forget(source)
+            affected = self._replace(source, keep)
             number = int((self._one("SELECT COALESCE(MAX(number), 0) + 1 FROM submissions") or (1,))[0])
             utc = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
             self._db.execute(
@@ -248,15 +259,27 @@ class RegionLedger(Ledger):
             self._update_labels({*affected, *(answer.region.id for answer in answers)})
 
     def forget_submission(self, source: str) -> bool:
-        """Forget a label file that was deleted.
+        """Forget a label file that was deleted, and what was kept of the files before it.
 
         Returns:
             Whether it was known.
         """
         with self._transaction():
-            known = self._one("SELECT 1 FROM submissions WHERE source = ?", source) is not None
-            self._update_labels(set(self._forget(source)))
+            known = bool(self._versions(source))
+            self._update_labels(set(self._replace(source, ())))
         return known
+
+    def answered_by(self, source: str) -> tuple[list[Region], list[Region]]:
+        """The regions that a label file answers, and those that were kept of the files before it."""
+        found: tuple[list[Region], list[Region]] = ([], [])
+        for version in self._versions(source):
+            rows = self._db.execute(
+                "SELECT slide, x_level0, y_level0, width_level0, height_level0 FROM answers JOIN regions "
+                "USING (region_id) WHERE source = ? ORDER BY region_id",
+                (version,),
+            )
+            found[version != source].extend(Region(*row) for row in rows)
+        return found
 
     def submissions(self) -> dict[str, Submission]:
         """All label files that were taken in, by source, in the order of their arrival."""
@@ -313,12 +336,30 @@ class RegionLedger(Ledger):
             (region.id, region.slide, *region.bbox_level0, purpose),
         )
 
-    def _forget(self, source: str) -> dict[int, int]:
-        """Delete a submission; the regions that it answered, with the round in which each was first answered by it."""
-        rows = self._db.execute("SELECT region_id, round FROM answers WHERE source = ?", (source,)).fetchall()
-        self._db.execute("DELETE FROM answers WHERE source = ?", (source,))
-        self._db.execute("DELETE FROM submissions WHERE source = ?", (source,))
-        return dict(rows)
+    def _versions(self, source: str) -> list[str]:
+        """A label file and what was kept of those before it, as sources; the newest last."""
+        rows = self._db.execute(
+            "SELECT source FROM submissions WHERE source = ? OR substr(source, 1, ?) = ? ORDER BY number",
+            (source, len(source) + 1, f"{source}#"),
+        )
+        return [row[0] for row in rows if row[0] == source or submitted_file(row[0]) == source]
+
+    def _replace(self, source: str, keep: Collection[int]) -> dict[int, int]:
+        """Delete what a label file said, but for some regions; the others, with the round of each's first answer."""
+        affected: dict[int, int] = {}
+        for version in self._versions(source):
+            rows = self._db.execute("SELECT region_id, round FROM answers WHERE source = ?", (version,)).fetchall()
+            gone = [row for row in rows if row[0] not in keep]
+            for region_id, round_ in gone:
+                affected[region_id] = min(round_, affected.get(region_id, round_))
+                self._db.execute("DELETE FROM answers WHERE source = ? AND region_id = ?", (version, region_id))
+            if len(gone) == len(rows):
+                self._db.execute("DELETE FROM submissions WHERE source = ?", (version,))
+            elif version == source:
+                number = (self._one("SELECT number FROM submissions WHERE source = ?", source) or (0,))[0]
+                for table in ("answers", "submissions"):
+                    self._db.execute(f"UPDATE {table} SET source = ? WHERE source = ?", (f"{source}#{number}", source))
+        return affected
 
     def _update_labels(self, region_ids: set[int]) -> None:
         """Bring the rows that reports and budgets read in line with the answers."""

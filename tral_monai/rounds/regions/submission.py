@@ -11,13 +11,15 @@ Only what lies inside an annotated region counts. Annotated regions are
 
 Everything else in the file is set aside: counted by class name, listed, and left where it is. An object whose name no
 rule fits keeps its place inside an annotated region as ``ignored``, so that it becomes neither background nor a class.
+
+A region that another one of the same file covers was looked at once: it costs nothing.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +30,7 @@ from tral_monai.data.nuclei.open_set import IGNORED, UNKNOWN
 from tral_monai.metrics.annotation_cost import AnnotationTime
 from tral_monai.rounds.regions.catalog import SlideCatalog
 from tral_monai.rounds.regions.class_names import Meaning, meaning
+from tral_monai.rounds.regions.covered import covered_answers
 from tral_monai.rounds.regions.label_file import Area, LabelFile, LabelObject, polygons_of
 from tral_monai.rounds.regions.region import AskedRegion, Purpose, Region, RegionAnswer
 from tral_monai.rounds.regions.region_shapes import inner_rectangle
@@ -60,12 +63,14 @@ class TaskSubmission:
         set_aside: what does not count.
         unknown_names: class names that no offered task knows.
         problems: what was repaired or left out, one sentence each.
+        kept: ids of regions that the file before this one answered, and in which this one holds nothing.
     """
 
     answers: tuple[RegionAnswer, ...]
     set_aside: tuple[SetAside, ...]
     unknown_names: tuple[str, ...]
     problems: tuple[str, ...]
+    kept: tuple[int, ...] = ()
 
 
 class _Candidate(NamedTuple):
@@ -78,7 +83,12 @@ class _Candidate(NamedTuple):
 
 
 def read_submission(
-    file: LabelFile, tasks: Mapping[Task, TaskSite], asked: Mapping[Task, Sequence[AskedRegion]], catalog: SlideCatalog
+    file: LabelFile,
+    tasks: Mapping[Task, TaskSite],
+    asked: Mapping[Task, Sequence[AskedRegion]],
+    catalog: SlideCatalog,
+    *,
+    before: Mapping[Task, Sequence[Region]] | None = None,
 ) -> dict[Task, TaskSubmission]:
     """What of a label file counts.
 
@@ -87,6 +97,7 @@ def read_submission(
         tasks: the tasks that are offered.
         asked: the regions that each task has asked for, of any slide and round.
         catalog: the slides: says what an answer in a region that nobody asked for is used for.
+        before: the regions of each task that the file in whose place this one comes answered.
     """
     of_slide = {task: [one for one in rows if one.region.slide == file.slide] for task, rows in asked.items()}
     problems = list(file.problems)
@@ -119,8 +130,44 @@ def read_submission(
                 used.update(taken)
         aside = _set_aside(task, file, usable, used, meanings, unknown)
         listed = tuple(sorted(str(name) for name in unknown if name))
-        result[task] = TaskSubmission(tuple(answers), aside, listed, tuple(problems))
+        covered = covered_answers(answers)
+        answers = [
+            replace(one, cost_labels=0.0, cost_minutes=0.0) if one.region.id in covered else one for one in answers
+        ]
+        kept = tuple(
+            region.id
+            for region in (before or {}).get(task, ())
+            if not _is_touched(region, task, [answer.region for answer in answers], where, usable)
+        )
+        said = [*problems, _kept_problem(len(kept))] if kept else problems
+        result[task] = TaskSubmission(tuple(answers), aside, listed, tuple(said), kept)
     return result
+
+
+def _is_touched(region: Region, task: Task, answered: Sequence[Region], where: _Areas, usable: Sequence[str]) -> bool:
+    """Whether a file says anything of a region: it answers one that covers half of it, or has an object in it."""
+    half = region.polygon.area / 2
+    if any(one.polygon.intersection(region.polygon).area >= half for one in answered):
+        return True
+    for row in where.touching(region):
+        area = where.areas[row]
+        assert area is not None
+        if usable[row] == "" and _lies_in(area, region, task):
+            return True
+        # One without a class was left there by whoever removed it; an outline of the whole tissue says nothing.
+        if usable[row] != _OTHERS and area.intersection(region.polygon).area >= _OWN_SHARE * area.area:
+            return True
+    return False
+
+
+def _kept_problem(number: int) -> str:
+    regions, hold, their = (
+        ("1 region", "holds", "its answer is") if number == 1 else (f"{number} regions", "hold", "their answers are")
+    )
+    return (
+        f"{regions} that the label before it answered {hold} nothing in this one; {their} kept (to take them back, "
+        "delete the label or submit the region itself)"
+    )
 
 
 # -- regions ----------------------------------------------------------------------------------------------------------
