@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+Progress = Callable[[int, int], None]
+"""Called with (done, to do)."""
 
-def progress_bar(description: str) -> Callable[[int, int], None]:
+
+def progress_bar(description: str) -> Progress:
     """A callback that shows a bar with count, speed and time left; the bar goes away when the work is done.
 
     Args:
@@ -16,9 +19,10 @@ def progress_bar(description: str) -> Callable[[int, int], None]:
         A function of (done, total). Nothing is drawn where standard error is no terminal.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
-    bars: list[Progress] = []
+    bars: list[Bar] = []
     console = Console(stderr=True)
 
     def update(done: int, total: int) -> None:
@@ -26,7 +30,7 @@ def progress_bar(description: str) -> Callable[[int, int], None]:
             return
         if not bars:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            bars.append(Progress(*columns, console=console, transient=True))
+            bars.append(Bar(*columns, console=console, transient=True))
             bars[0].add_task(description, total=total)
             bars[0].start()
         bars[0].update(bars[0].task_ids[0], completed=done, total=total)

@@ -13,9 +13,9 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
 from tral_monai.atomic_file import atomic_path
+from tral_monai.rounds.regions.round_state import POOL_FILE
 from tral_monai.rounds.regions.site import TaskSite
 
-POOL_FILE = "pool.parquet"
 SCORES_FILE = "scores.json"
 
 

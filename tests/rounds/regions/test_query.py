@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 import subprocess
 import sys
 import textwrap
@@ -13,13 +14,17 @@ from PIL import Image
 
 from tests.inference.colour_slides import slide_pixels, write_slide
 from tests.rounds.regions.colour_site import PATTERN, make_slides, record, tissue_site
+from tests.rounds.regions.test_slide_grid import write_areas
 from tests.rounds.regions.test_tissue_outputs import CLASSES
 from tests.rounds.regions.test_tissue_outputs import model as model
 from tral_monai.cli import ledger as ledger_command
-from tral_monai.errors import LedgerError, RoundSpentError, StrategyError, UnknownItemError
+from tral_monai.errors import BusyError, LedgerError, RoundSpentError, StrategyError, UnknownItemError
 from tral_monai.rounds.ledger import ModelRecord
+from tral_monai.rounds.regions.candidates import candidate_regions
 from tral_monai.rounds.regions.query import next_region, prepare_query, strategy_name
+from tral_monai.rounds.regions.query_note import QueryNote
 from tral_monai.rounds.regions.region import Region
+from tral_monai.rounds.run_lock import RunLock
 
 
 @pytest.fixture
@@ -224,6 +229,72 @@ def test_two_processes_make_one_query(studies, task):
     prepare_query(task)
     assert running.wait(timeout=60) == 0
     assert len(asked(task)) == 6
+
+
+def looked_at(task):
+    return {json.loads(file.read_text())["slide"] for file in (task.folder / "candidates").glob("*.json")}
+
+
+def test_a_first_query_looks_at_no_more_slides_than_it_asks_for_regions(tmp_path):
+    names = tuple("abcdefghijkl")
+    studies = make_slides(tmp_path / "studies", names, held_out="ijkl")
+    conf = {"tissue_budget": 3, "tissue_val_budget": 2, "tissue_strategy": "tri_al_quota"}
+    task = tissue_site(studies, **conf)
+    told = []
+    prepare_query(task, progress=lambda *at: told.append(at))
+    rows = asked(task)
+    assert len(looked_at(task)) == 5
+    assert {row.region.slide for row in rows if row.purpose == "val"} <= {f"{name}.tif" for name in "ijkl"}
+    assert len({row.region.slide for row in rows}) == 5
+    assert told[:3] == [(0, 3), (1, 3), (2, 3)]
+    # The same regions where other slides were looked at before.
+    other = tissue_site(studies, **conf, output_dir=str(tmp_path / "other"))
+    other.site.catalog.sides()
+    assert len(set(candidate_regions(other)["slide"])) == 12
+    prepare_query(other)
+    assert [row.region for row in asked(other)] == [row.region for row in rows]
+    # What can only be known of all slides waits for a round that needs it.
+    answer(task, *rows)
+    train(task, confusion=None)
+    prepare_query(task, "random")
+    assert len(looked_at(task)) == 12
+
+
+def test_slides_without_tissue_do_not_count(tmp_path):
+    studies = make_slides(tmp_path / "studies", ("a",), held_out="")
+    for name in "bcdef":
+        (studies / f"{name}.tif").write_bytes(b"II*\0 and no more")
+    (studies / "slides.csv").write_text("slide,split\n" + "".join(f"{name},train\n" for name in "abcdef"))
+    task = tissue_site(studies, tissue_budget=2, tissue_strategy="tri_al_quota")
+    prepare_query(task)
+    assert [row.region.slide for row in asked(task)] == ["a.tif", "a.tif"]
+
+
+def test_areas_say_without_a_look_what_a_slide_is_for(tmp_path):
+    studies = make_slides(tmp_path / "studies", ("a", "b"), held_out="")
+    write_areas(studies / "a.geojson", ("val", "Stroma", (0, 0, 512, 768)))
+    write_areas(studies / "b.geojson", ("train", "Stroma", (0, 0, 512, 768)))
+    (studies / "slides.csv").write_text("slide,areas\na,a.geojson\nb,b.geojson\n")
+    task = tissue_site(studies, tissue_budget=2, tissue_val_budget=1)
+    prepare_query(task)
+    assert {(row.region.slide, row.purpose) for row in asked(task)} == {("a.tif", "val"), ("b.tif", "train")}
+
+
+def test_who_waits_too_long_for_a_query_is_told_how_far_it_is(task, monkeypatch):
+    monkeypatch.setattr("tral_monai.rounds.regions.query._PATIENCE_S", 0.3)
+    folder = task.folder / "query"
+    with RunLock(folder):
+        with pytest.raises(BusyError, match=r"^the next round's query is being prepared; ask again in a moment$"):
+            next_region(task)
+        note = QueryNote(folder)
+        with pytest.raises(BusyError, match=r"is being prepared \(for \d s\); ask again in a moment"):
+            next_region(task)
+        monkeypatch.setattr("tral_monai.rounds.regions.query_note._EVERY_S", 0.0)
+        note(3, 16)
+        with pytest.raises(BusyError, match=r"is being prepared \(3 of 16 slides looked at, for \d s\); ask"):
+            prepare_query(task)
+    assert prepare_query(task) == 0
+    assert not (folder / "progress.json").exists()
 
 
 # -- the next region --------------------------------------------------------------------------------------------------

@@ -3,10 +3,11 @@ import json
 
 import numpy as np
 import pytest
+import shapely
 
 from tests.inference.colour_slides import slide_pixels, write_slide
 from tral_monai.errors import AnnotationError
-from tral_monai.rounds.regions.slide_grid import covered, region_boxes, slide_regions
+from tral_monai.rounds.regions.slide_grid import _part_inside, area_purposes, covered, region_boxes, slide_regions
 from tral_monai.slides import TissueMask, open_slide, tissue_mask
 
 
@@ -98,6 +99,19 @@ def test_areas_give_purposes(path, tmp_path):
         table = slide_regions(slide, 64.0, tissue_mask(slide), areas, np.random.default_rng(0))
     found = {(x // 128, y // 128): area for x, y, area in table[["x_level0", "y_level0", "area"]].to_numpy()}
     assert found == {(2, 2): "train", (3, 2): "train", (5, 2): "val"}
+
+
+def test_what_areas_are_for_and_how_much_of_a_region_lies_in_them(tmp_path):
+    """A region wholly inside, one whose corner is cut off, and one in the hole of a ring-shaped area."""
+    areas = write_areas(tmp_path / "areas.geojson", ("train", "Stroma", (0, 0, 50, 40)), ("test", "x", (90, 0, 99, 9)))
+    assert area_purposes(areas) == {"train"}
+    ring = shapely.box(0, 0, 300, 300) - shapely.box(100, 100, 200, 200)
+    rectangles = shapely.box(
+        np.array([0, 80, 110, 290, 400]), np.array([0, 0, 110, 290, 0]),
+        np.array([40, 120, 190, 310, 410]), np.array([40, 120, 190, 310, 9]),
+    )  # fmt: skip
+    # The second shares 40 x 120 px less 20 x 20 px of the hole with the ring; of the fourth, a quarter lies in it.
+    np.testing.assert_allclose(_part_inside(rectangles, ring), [1.0, 1 - 400 / 4800, 0.0, 0.25, 0.0])
 
 
 def test_areas_without_an_outline_are_refused(path, tmp_path):

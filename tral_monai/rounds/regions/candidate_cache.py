@@ -10,23 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from tral_monai.atomic_file import atomic_path
 from tral_monai.errors import AnnotationError, SlideError
 from tral_monai.file_hash import file_sha256
 from tral_monai.rounds.regions.catalog import SlideEntry
+from tral_monai.rounds.regions.region import Region
 from tral_monai.rounds.regions.slide_grid import COLUMNS, is_field, slide_regions
 from tral_monai.rounds.regions.tissue_cache import cached_tissue
 from tral_monai.slides.fingerprint import slide_fingerprint
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1  # raise it whenever the regions of a slide would change
+CACHED_COLUMNS = {**COLUMNS, "id": "int64"}
+"""Columns of a slide's table: those of its regions, and their ids, which cost more to compute than to read."""
+
+_VERSION = 2  # raise it whenever the regions of a slide would change
 
 
 class CandidateCache:
-    """Tables of regions in a folder, by what the slide holds and how large a region is.
+    """Tables of regions in a folder, by what a slide is called, what it holds and how large a region is.
 
     Beside the tables lies a note for each slide: the file's size and time when it was looked at, and the table that it
     led to or the reason why the slide cannot be used. A slide is looked at again once one of these changes.
@@ -43,7 +48,7 @@ class CandidateCache:
         self._region_um, self._seed = float(region_um), int(seed)
 
     def get(self, entry: SlideEntry) -> pd.DataFrame | None:
-        """The regions of a slide (see :data:`slide_grid.COLUMNS`), or None where it cannot be used.
+        """The regions of a slide (see :data:`CACHED_COLUMNS`), or None where it cannot be used.
 
         Raises:
             OutputError: the table cannot be written.
@@ -76,14 +81,15 @@ class CandidateCache:
     def _find(self, entry: SlideEntry) -> tuple[str, pd.DataFrame]:
         with entry.open() as slide:
             areas = file_sha256(entry.areas) if entry.areas is not None else ""
-            made_of = f"{_VERSION}\0{slide_fingerprint(entry.path)}\0{slide.mpp:.6f}\0{self._region_um:g}\0{areas}"
-            key = hashlib.sha256(f"{made_of}\0{self._seed}".encode()).hexdigest()[:24]
+            content = (slide_fingerprint(entry.path), f"{slide.mpp:.6f}", f"{self._region_um:g}", areas, self._seed)
+            key = hashlib.sha256("\0".join(map(str, (_VERSION, entry.name, *content))).encode()).hexdigest()[:24]
             file = self.folder / f"{key}.parquet"
             table = _read(file)
             if table is None:
                 tissue = None if is_field(slide) else cached_tissue(slide, self._tissue_dir)
                 generator = np.random.default_rng([self._seed, int(key[:8], 16)])
                 table = slide_regions(slide, self._region_um, tissue, entry.areas, generator)
+                table["id"] = region_ids(entry.name, table)
                 self.folder.mkdir(parents=True, exist_ok=True)
                 with atomic_path(file) as temporary:
                     table.to_parquet(temporary, index=False)
@@ -111,6 +117,17 @@ class CandidateCache:
             temporary.write_text(json.dumps({"slide": entry.name, **note}), encoding="utf-8")
 
 
+def region_ids(slide: str, table: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """The id of each region of a slide: (n,) int64.
+
+    Args:
+        slide: file name of the slide.
+        table: with ``x_level0, y_level0, width_level0, height_level0``.
+    """
+    boxes = table[["x_level0", "y_level0", "width_level0", "height_level0"]].to_numpy(np.int64).tolist()
+    return np.array([Region(slide, *box).id for box in boxes], dtype=np.int64)
+
+
 def _stamp(path: Path | None) -> list[int] | None:
     if path is None or not path.exists():
         return None
@@ -122,6 +139,6 @@ def _read(file: Path) -> pd.DataFrame | None:
     if not file.is_file():
         return None
     try:
-        return pd.read_parquet(file).astype(COLUMNS)
+        return pd.read_parquet(file).astype(CACHED_COLUMNS)
     except (OSError, ValueError, KeyError):  # damaged (ArrowInvalid is a ValueError): found anew
         return None

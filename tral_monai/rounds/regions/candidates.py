@@ -4,22 +4,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tral_monai.errors import PoolError
-from tral_monai.rounds.regions.candidate_cache import CandidateCache
+from tral_monai.errors import AnnotationError, PoolError
+from tral_monai.progress import Progress
+from tral_monai.rounds.regions.candidate_cache import CandidateCache, region_ids
 from tral_monai.rounds.regions.catalog import Axis, Side, SlideEntry
-from tral_monai.rounds.regions.region import Region
+from tral_monai.rounds.regions.open_regions import open_regions
+from tral_monai.rounds.regions.region import Purpose, Region
 from tral_monai.rounds.regions.site import TaskSite
+from tral_monai.rounds.regions.slide_grid import area_purposes
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
-"""Called with (slides done, slides in all)."""
 
 CANDIDATE_COLUMNS = {
     "id": "int64",
@@ -77,6 +77,71 @@ def candidate_regions(
     return pd.concat([table for table in tables if len(table)], ignore_index=True)
 
 
+def some_candidates(
+    task: TaskSite,
+    purpose: Purpose,
+    generator: np.random.Generator,
+    *,
+    taken: Sequence[tuple[Region, Purpose]],
+    slides: int,
+    regions: int,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """The open regions for one purpose on some slides, drawn at random: as many as a query needs.
+
+    To find the tissue of a slide takes seconds, and a first round asks for regions of a few slides only. All others
+    are not looked at before a later round needs them. The draw depends on the seed and the slides alone, not on which
+    slides were looked at before.
+
+    Args:
+        task: the task's site.
+        purpose: what the regions are for.
+        generator: source of the draw.
+        taken: every region that was asked for or answered, with its purpose.
+        slides: how many slides with open regions are enough, ...
+        regions: ... if they have so many together.
+        progress: told how many of the slides that are wanted are there.
+
+    Returns:
+        As :func:`candidate_regions`, by slide; without rows where no slide has any.
+    """
+    cache, entries, sides = _cache(task), task.catalog.entries(), task.catalog.sides()
+    tables: dict[str, pd.DataFrame] = {}
+    for name in slide_order(task, [name for name, entry in entries.items() if _may(entry, sides, purpose)], generator):
+        if len(tables) >= slides and sum(map(len, tables.values())) >= regions:
+            break
+        if progress is not None:
+            progress(min(len(tables), slides), slides)
+        found = cache.get(entries[name])
+        if found is not None and len(found):
+            table = _with_purpose(task, entries[name], found, sides.get(name, "train"))
+            table = open_regions(table[table["purpose"] == purpose], taken)
+            if len(table):
+                tables[name] = table
+    logger.info("%s: %d of %d slides are enough to draw from (%s)", task.name, len(tables), len(entries), purpose)
+    if not tables:
+        return pd.DataFrame(columns=list(CANDIDATE_COLUMNS)).astype(CANDIDATE_COLUMNS)
+    return pd.concat([tables[name] for name in sorted(tables)], ignore_index=True)
+
+
+def slide_order(task: TaskSite, names: Sequence[str], generator: np.random.Generator) -> list[str]:
+    """Slides in random order, the first of each patient before the second of any; without those that are gone.
+
+    Args:
+        task: the task's site.
+        names: file names.
+        generator: source of the draw.
+    """
+    entries = task.catalog.entries()
+    shuffled = [names[i] for i in generator.permutation(len(names)) if names[i] in entries]
+    turn: dict[str, int] = {}
+    keys = {}
+    for name in shuffled:
+        patient = entries[name].patient
+        keys[name] = turn[patient] = turn.get(patient, -1) + 1
+    return sorted(shuffled, key=keys.__getitem__)
+
+
 def slide_problems(task: TaskSite) -> dict[str, str]:
     """Slides that were found to be of no use, with the reason; slides that nobody has looked at yet are not among them.
 
@@ -97,6 +162,16 @@ def _cache(task: TaskSite) -> CandidateCache:
     )
 
 
+def _may(entry: SlideEntry, sides: dict[str, Side], purpose: Purpose) -> bool:
+    """Whether a slide can have regions for a purpose, as far as is known without looking at it."""
+    if entry.areas is None:
+        return sides.get(entry.name, "train") in (purpose, "split")
+    try:
+        return purpose in area_purposes(entry.areas)
+    except AnnotationError:
+        return True  # looking at the slide records what is wrong
+
+
 def _with_purpose(task: TaskSite, entry: SlideEntry, found: pd.DataFrame, side: Side) -> pd.DataFrame:
     """A slide's regions with names and purposes; those that serve none are left out."""
     if (found["area"] != "").any():
@@ -115,10 +190,9 @@ def _with_purpose(task: TaskSite, entry: SlideEntry, found: pd.DataFrame, side: 
             purposes = divided(found, *cut)
             if not {"train", "val"} <= set(purposes):  # regions of another task's size made the cut
                 found = cut_regions(found, *cut)
+                found["id"] = region_ids(entry.name, found)
                 purposes = divided(found, *cut)
     table = found.assign(slide=entry.name, purpose=purposes)[purposes != ""]
-    boxes = table[["x_level0", "y_level0", "width_level0", "height_level0"]].to_numpy(np.int64).tolist()
-    table["id"] = np.array([Region(entry.name, *box).id for box in boxes], dtype=np.int64)
     return table[list(CANDIDATE_COLUMNS)].astype(CANDIDATE_COLUMNS)
 
 

@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 
 from tral_monai.errors import EmptyPoolError, StrategyError
-from tral_monai.rounds.regions.candidates import candidate_regions
+from tral_monai.progress import Progress
+from tral_monai.rounds.regions.candidates import candidate_regions, some_candidates
 from tral_monai.rounds.regions.cold_start import COVERAGE, coverage
 from tral_monai.rounds.regions.open_regions import BOX, fair_part, open_regions, regions_of
 from tral_monai.rounds.regions.publish import published_split
 from tral_monai.rounds.regions.region import Purpose, Region, RegionQuery
 from tral_monai.rounds.regions.region_ledger import RegionLedger
 from tral_monai.rounds.regions.site import TaskSite
-from tral_monai.rounds.regions.tissue_outputs import FROM_VALIDATION, Progress, RegionOutputs, tissue_outputs
+from tral_monai.rounds.regions.tissue_outputs import FROM_VALIDATION, RegionOutputs, tissue_outputs
 from tral_monai.strategies.base import Selection, Strategy
 from tral_monai.strategies.class_request import interleave
 from tral_monai.strategies.registry import strategy_from_config
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 POOL_COLUMNS = ["id", "slide", *BOX, "purpose", "score", "class_predicted"]
 """Columns of a round's table of scored regions."""
-_DRAW_POOL, _DRAW_TRAIN, _DRAW_VAL = 1, 2, 3
+_DRAW_POOL, _DRAW_TRAIN, _DRAW_VAL, _DRAW_SLIDES = 1, 2, 3, 4
 
 
 class Choice(NamedTuple):
@@ -45,7 +46,7 @@ def make_strategy(task: TaskSite, name: str) -> Strategy:
         StrategyError: there is no such strategy for the task.
         ConfigError: it refuses an option.
     """
-    options = task.settings.strategy_options if name == task.settings.strategy else {}
+    options = task.settings.strategy_options if name == task.strategy else {}
     return strategy_from_config(name, options, task.name)
 
 
@@ -89,16 +90,17 @@ def choose_regions(
 ) -> Choice:
     """Choose the regions of the current round.
 
-    Training regions are chosen by the strategy. Where it cannot work yet they cover the tissue, which the reasons say.
-    Held-out regions come with round 0, and again as long as none of them is answered: without any no model can be
-    measured. The ranks mix both evenly.
+    A first round looks at as many slides as it asks for regions, drawn at random; so does every other query that covers
+    the tissue. Training regions are chosen by the strategy. Where it cannot work yet they cover the tissue, which the
+    reasons say. Held-out regions come with round 0, and again as long as none of them is answered: without any no model
+    can be measured. The ranks mix both evenly.
 
     Args:
         task: the task's site.
         name: the strategy.
         ledger: the task's ledger.
         anew: the round has a query, which this one is to replace.
-        progress: told how far the model is.
+        progress: told how many slides are looked at.
 
     Raises:
         PoolError: no region is left, or there is none at all.
@@ -107,11 +109,14 @@ def choose_regions(
     round_, settings = ledger.round, task.settings
     strategy = make_strategy(task, name)
     taken = taken_regions(ledger, but_round=round_ if anew else None)
-    candidates = open_regions(candidate_regions(task), taken)
-    train, val = (candidates[candidates["purpose"] == p].reset_index(drop=True) for p in ("train", "val"))
+    why = stands_in(task, strategy, ledger)
     answered_val = any(answer.purpose == "val" for answer in ledger.answers())
-    n_val = min(settings.val_budget if round_ == 0 or not answered_val else 0, len(val))
+    n_val = settings.val_budget if round_ == 0 or not answered_val else 0
+    train = _to_train_on(task, why, round_, taken, progress)
+    val = _some(task, "val", round_, taken, n_val, n_val, progress) if n_val else train.iloc[:0]
+    n_val = min(n_val, len(val))
     if train.empty and not n_val:
+        candidate_regions(task)  # tells why, where there is none at all
         raise EmptyPoolError(
             f"all regions of the slides in '{task.site.studies.name}' were asked for or annotated; add slides, or make "
             f"{task.name}_region_um smaller"
@@ -120,7 +125,6 @@ def choose_regions(
     pools: list[pd.DataFrame] = []
     used = name
     if len(train):
-        why = stands_in(task, strategy, ledger)
         if why is None:
             rows, pool = _by_strategy(task, strategy, train, ledger, progress)
         else:
@@ -134,7 +138,9 @@ def choose_regions(
         pools.append(pool)
     if n_val:
         generator = _generator(task, round_, _DRAW_VAL)
-        held_out, pool = coverage(task, val, n_val, generator, purpose="val", known=[r for r, _ in taken])
+        held_out, pool = coverage(
+            task, val, n_val, generator, purpose="val", known=[r for r, _ in taken], progress=progress
+        )
         mixed = interleave([np.arange(len(rows)), len(rows) + np.arange(len(held_out))])
         rows = [[*rows, *held_out][i] for i in mixed]
         pools.append(pool)
@@ -143,6 +149,29 @@ def choose_regions(
         pool["class_predicted"] = ""
     pool["class_predicted"] = pool["class_predicted"].fillna("")
     return Choice(rows, pool[POOL_COLUMNS], used)
+
+
+def _to_train_on(
+    task: TaskSite, why: str | None, round_: int, taken: list[tuple[Region, Purpose]], progress: Progress | None
+) -> pd.DataFrame:
+    """The open regions to choose from: of a few slides for a first query, else of all."""
+    settings = task.settings
+    if why is not None:  # as many slides as regions: they take turns
+        return _some(task, "train", round_, taken, settings.budget, settings.budget, progress)
+    if round_ == 0 and settings.max_candidates is not None:
+        return _some(task, "train", round_, taken, settings.budget, settings.max_candidates, progress)
+    found = candidate_regions(task, progress=progress)
+    return open_regions(found[found["purpose"] == "train"].reset_index(drop=True), taken)
+
+
+def _some(
+    task: TaskSite, purpose: Purpose, round_: int, taken: list[tuple[Region, Purpose]], slides: int, regions: int,
+    progress: Progress | None,
+) -> pd.DataFrame:  # fmt: skip
+    seed = [task.site.settings.seed, round_, _DRAW_SLIDES, ("train", "val").index(purpose)]
+    return some_candidates(
+        task, purpose, np.random.default_rng(seed), taken=taken, slides=slides, regions=regions, progress=progress
+    )
 
 
 def _by_strategy(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from tral_monai.errors import PoolError, SlideError, UnknownItemError
+from tral_monai.progress import Progress
+from tral_monai.rounds.regions.candidates import slide_order
 from tral_monai.rounds.regions.open_regions import BOX, regions_of, turns
 from tral_monai.rounds.regions.region import Purpose, Region, RegionQuery
 from tral_monai.rounds.regions.site import TaskSite
@@ -30,7 +32,6 @@ _LIMIT = 1000
 _NOISE_OD = 0.01  # smaller differences are compression and grain, not tissue
 _SPACE_WEIGHT = 0.5  # of the squared distance between two regions, against their colours
 FloatArray = npt.NDArray[np.float64]
-Progress = Callable[[int, int], None]
 
 
 class Coverage(NamedTuple):
@@ -74,7 +75,7 @@ def coverage(
         PoolError: none of the slides can be read.
     """
     tables = {str(name): group.reset_index(drop=True) for name, group in candidates.groupby("slide", sort=True)}
-    order = _slide_order(task, list(tables), generator)
+    order = slide_order(task, list(tables), generator)
     per_slide = max(_MIN_PER_SLIDE, (task.settings.max_candidates or _LIMIT) // max(min(len(order), n), 1))
     seen: dict[str, tuple[pd.DataFrame, FloatArray, FloatArray]] = {}
     while True:  # ends: each time around, a slide that cannot be read has left, or all are there
@@ -136,18 +137,6 @@ def descriptors(slide: Slide, boxes: npt.ArrayLike) -> FloatArray:
         low, high = np.percentile(grey, (10, 90))
         found.append([*density.mean(axis=(0, 1)), *density.std(axis=(0, 1)), low, high, texture])
     return np.array(found, dtype=np.float64).reshape(-1, 9)
-
-
-def _slide_order(task: TaskSite, names: list[str], generator: np.random.Generator) -> list[str]:
-    """Slides in random order, the first of each patient before the second of any."""
-    entries = task.catalog.entries()
-    shuffled = [names[i] for i in generator.permutation(len(names)) if names[i] in entries]
-    turn: dict[str, int] = {}
-    keys = {}
-    for name in shuffled:
-        patient = entries[name].patient
-        keys[name] = turn[patient] = turn.get(patient, -1) + 1
-    return sorted(shuffled, key=keys.__getitem__)
 
 
 def _look(

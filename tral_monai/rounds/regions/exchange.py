@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Collection
 from typing import Any
 
@@ -17,7 +16,7 @@ from tral_monai.rounds.regions.choose import POOL_COLUMNS, taken_regions
 from tral_monai.rounds.regions.open_regions import open_regions, regions_of
 from tral_monai.rounds.regions.region import Purpose, RegionQuery
 from tral_monai.rounds.regions.region_ledger import RegionLedger
-from tral_monai.rounds.regions.round_state import POOL_FILE, round_strategy
+from tral_monai.rounds.regions.round_state import POOL_FILE, open_rows, round_strategy
 from tral_monai.rounds.regions.site import TaskSite
 
 logger = logging.getLogger(__name__)
@@ -38,8 +37,7 @@ def exchange_for(task: TaskSite, ledger: RegionLedger, round_: int, slide: str, 
     Returns:
         False where it cannot be done: no region is open in the round, or the slide has none of the same purpose.
     """
-    now = time.time()
-    rows = [asked for asked in ledger.asked(round_) if not asked.answered and asked.reserved_until <= now]
+    rows = open_rows(ledger, round_)
     if not rows:
         return False
     best = _best_of(task, ledger, round_, slide)

@@ -15,12 +15,13 @@ from tral_monai.data.nuclei.fov_table import FOV_COLUMNS
 from tral_monai.data.nuclei.reader import FovReader
 from tral_monai.errors import PoolError, SlideError, StrategyError
 from tral_monai.networks.checkpoint import read_contract
+from tral_monai.progress import Progress
 from tral_monai.rounds.nuclei.field_outputs import FROM_TARGET, FieldOutputsMaker
 from tral_monai.rounds.nuclei.predictor import FieldPredictor
 from tral_monai.rounds.regions.nucleus_samples import site_fov_mpp
 from tral_monai.rounds.regions.samples import nucleus_samples
 from tral_monai.rounds.regions.site import TaskSite
-from tral_monai.rounds.regions.tissue_outputs import Progress, RegionOutputs
+from tral_monai.rounds.regions.tissue_outputs import RegionOutputs
 from tral_monai.strategies.base import PoolOutputs, Strategy
 
 logger = logging.getLogger(__name__)

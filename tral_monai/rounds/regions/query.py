@@ -10,17 +10,18 @@ import time
 from collections.abc import Iterator
 
 from tral_monai.atomic_file import atomic_path
-from tral_monai.errors import LedgerError, OutputError, RoundSpentError, StrategyError, UnknownItemError
+from tral_monai.errors import BusyError, LedgerError, OutputError, RoundSpentError, StrategyError, UnknownItemError
+from tral_monai.progress import Progress
 from tral_monai.provenance import provenance
 from tral_monai.rounds.regions.choose import Choice, choose_regions, make_strategy, stands_in
 from tral_monai.rounds.regions.cold_start import COVERAGE
 from tral_monai.rounds.regions.exchange import exchange_for
 from tral_monai.rounds.regions.identity import site_identity
+from tral_monai.rounds.regions.query_note import QueryNote, how_far
 from tral_monai.rounds.regions.region import AskedRegion
 from tral_monai.rounds.regions.region_ledger import RegionLedger
 from tral_monai.rounds.regions.round_state import POOL_FILE, nothing_on, round_strategy, spent
 from tral_monai.rounds.regions.site import TaskSite
-from tral_monai.rounds.regions.tissue_outputs import Progress
 from tral_monai.rounds.run_lock import RunLock
 from tral_monai.strategies.registry import strategy_class, strategy_names
 
@@ -29,24 +30,26 @@ logger = logging.getLogger(__name__)
 ANYBODY = "somebody"
 """Who holds a region that a client without a name was given."""
 _POLL_S = 0.1
+_PATIENCE_S = 60.0  # a client that waits for a query holds one of the server's threads, and viewers give up by then
 _TRIES = 20  # of an exchange that others keep snatching away
 
 
 def prepare_query(task: TaskSite, strategy: str | None = None, *, progress: Progress | None = None) -> int:
     """Make the current round's query unless the ledger holds it.
 
-    It is made once, however many threads and processes ask: the others wait for it. What the model said of all regions
-    that it looked at stays in the round's folder.
+    It is made once, however many threads and processes ask: the others wait for it, a minute at most. What the model
+    said of all regions that it looked at stays in the round's folder.
 
     Args:
         task: the task's site.
         strategy: the strategy's name; None takes the site's.
-        progress: told how far the model is with the slides.
+        progress: told how many slides are looked at.
 
     Returns:
         The round.
 
     Raises:
+        BusyError: others are making the query, and take longer than a minute; the message says how far it is.
         UnknownItemError: there is no such strategy for the task.
         PoolError: there is no region to ask for; the message says why.
         StrategyError: the strategy cannot work; the message says what it lacks.
@@ -57,9 +60,9 @@ def prepare_query(task: TaskSite, strategy: str | None = None, *, progress: Prog
         _begin(task, ledger)
         if ledger.asked(ledger.round):
             return ledger.round
-        with _lock(task):
+        with _lock(task, progress) as note:
             while not ledger.asked(round_ := ledger.round):
-                choice = choose_regions(task, name, ledger, progress=progress)
+                choice = choose_regions(task, name, ledger, progress=note)
                 if ledger.round == round_:  # else a training ended meanwhile: its model shall choose
                     _record(task, ledger, round_, name, choice)
             return round_
@@ -82,6 +85,7 @@ def next_region(
 
     Raises:
         RoundSpentError: nothing is open; the message says what opens the next round, or where there is something.
+        BusyError: others are making the query, and take longer than a minute; the message says how far it is.
         UnknownItemError: there is no such slide or strategy.
         PoolError: there is no region to ask for; the message says why.
         StrategyError: the strategy cannot work; the message says what it lacks.
@@ -142,20 +146,31 @@ def _begin(task: TaskSite, ledger: RegionLedger) -> None:
 
 
 @contextlib.contextmanager
-def _lock(task: TaskSite) -> Iterator[None]:
-    """Hold the one right to make a query of the task; wait for whoever holds it, thread or process."""
-    lock = RunLock(task.folder / "query")
+def _lock(task: TaskSite, progress: Progress | None = None) -> Iterator[QueryNote]:
+    """Hold the one right to make a query of the task, with a note of how far it is.
+
+    Whoever holds it, thread or process, is waited for, but not for ever.
+    """
+    folder = task.folder / "query"
+    lock, end = RunLock(folder), time.monotonic() + _PATIENCE_S
     while True:
         try:
             lock.acquire()
-        except LedgerError:  # somebody is making a query
+        except LedgerError as error:  # somebody is making a query
+            if time.monotonic() >= end:
+                far = how_far(folder)
+                raise BusyError(
+                    f"the next round's query is being prepared{f' ({far})' if far else ''}; ask again in a moment"
+                ) from error
             time.sleep(_POLL_S)
             continue
         except OSError as error:
             raise OutputError(f"cannot write in the folder '{task.folder}': {error.strerror or error}") from error
         break
     try:
-        yield
+        note = QueryNote(folder, progress)
+        yield note
+        note.remove()
     finally:
         lock.release()
 
@@ -181,10 +196,12 @@ def _change_strategy(task: TaskSite, ledger: RegionLedger, name: str) -> None:
         return
     if used == COVERAGE and stands_in(task, make_strategy(task, name), ledger) is not None:
         return  # this one cannot work yet either
-    with _lock(task):
+    with _lock(task) as note:
         if _begun(ledger, round_) or ledger.round != round_ or round_strategy(ledger, round_)[0] == name:
             return
-        choice = choose_regions(task, name, ledger, anew=True)  # before anything is withdrawn: it may fail
+        choice = choose_regions(
+            task, name, ledger, anew=True, progress=note
+        )  # before anything is withdrawn: it may fail
         if ledger.round == round_ and ledger.withdraw_query(round_):
             _record(task, ledger, round_, name, choice)
             logger.info("%s, round %d: %s in place of %s", task.name, round_, name, asked)

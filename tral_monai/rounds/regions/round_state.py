@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Collection
 
+from tral_monai.rounds.regions.region import AskedRegion
 from tral_monai.rounds.regions.region_ledger import RegionLedger
 from tral_monai.rounds.regions.site import TaskSite
 
@@ -19,6 +20,17 @@ def round_strategy(ledger: RegionLedger, round_: int) -> tuple[str, str]:
     """The strategy that was asked for in a round, and what chose: the same, or ``coverage``; empty before the query."""
     info = ledger.info()
     return info.get(f"strategy_round_{round_}", ""), info.get(f"strategy_used_round_{round_}", "")
+
+
+def open_rows(ledger: RegionLedger, round_: int) -> list[AskedRegion]:
+    """The regions of a round's query that nobody has answered or holds, by rank.
+
+    Args:
+        ledger: the task's ledger.
+        round_: the round.
+    """
+    now = time.time()
+    return [asked for asked in ledger.asked(round_) if not asked.answered and asked.reserved_until <= now]
 
 
 def spent(task: TaskSite, ledger: RegionLedger, round_: int, gone: Collection[str]) -> str:
@@ -58,12 +70,9 @@ def nothing_on(task: TaskSite, ledger: RegionLedger, round_: int, slide: str, go
         slide: file name of the slide.
         gone: slides that are no longer in the folder.
     """
-    now = time.time()
-    elsewhere = Counter(
-        asked.region.slide
-        for asked in ledger.asked(round_)
-        if not asked.answered and asked.reserved_until <= now and asked.region.slide not in {*gone, slide}
-    )
+    elsewhere = Counter(row.region.slide for row in open_rows(ledger, round_))
+    for name in (*gone, slide):
+        elsewhere.pop(name, None)
     if not elsewhere:
         return f"nothing is open on {slide}; {spent(task, ledger, round_, gone)}"
     places = ", ".join(f"{count} on {name}" for name, count in elsewhere.most_common(5))

@@ -16,6 +16,7 @@ from tral_monai.annotations.files import read_annotations
 from tral_monai.annotations.geometry import polygonal
 from tral_monai.annotations.model import ShapeProblem
 from tral_monai.errors import AnnotationError
+from tral_monai.rounds.regions.region import Purpose
 from tral_monai.slides import Slide, TissueMask
 
 IntArray = npt.NDArray[np.int64]
@@ -102,12 +103,12 @@ def slide_regions(
         AnnotationError: the areas cannot be read, or hold no outline.
     """
     boxes = region_boxes(slide.dimensions, slide.mpp, region_um, evenly=is_field(slide))
+    parts = np.ones(len(boxes)) if tissue is None else covered(tissue, boxes)
+    kept = np.flatnonzero(parts >= MIN_TISSUE)  # before the areas, which cost more: most of a slide is glass
     purpose = np.full(len(boxes), "", dtype=object)
     if areas is not None:
-        purpose = _purposes(boxes, _areas(areas))
-        boxes, purpose = boxes[purpose != ""], purpose[purpose != ""]
-    parts = np.ones(len(boxes)) if tissue is None else covered(tissue, boxes)
-    kept = np.flatnonzero(parts >= MIN_TISSUE)
+        purpose[kept] = _purposes(boxes[kept], _areas(areas))
+        kept = kept[purpose[kept] != ""]
     if len(kept) > MAX_PER_SLIDE:
         kept = np.sort(generator.permutation(kept)[:MAX_PER_SLIDE])
     boxes = boxes[kept]
@@ -119,6 +120,17 @@ def slide_regions(
         )
     table = pd.DataFrame(boxes, columns=list(COLUMNS)[:4])
     return table.assign(tissue=parts[kept], cells=cells, mpp=slide.mpp, area=purpose[kept]).astype(COLUMNS)
+
+
+def area_purposes(file: Path) -> frozenset[Purpose]:
+    """What the areas in an annotation file are for: to train on, held out, or both; found without opening the slide.
+
+    Raises:
+        AnnotationError: the areas cannot be read, or there is no outline.
+    """
+    found = _areas(file)
+    purposes: tuple[Purpose, ...] = ("train", "val")
+    return frozenset(purpose for purpose in purposes if not found[purpose].is_empty)
 
 
 def cell_boxes(boxes: npt.NDArray[np.int64], cell: int) -> npt.NDArray[np.float64]:
@@ -164,9 +176,21 @@ def _purposes(boxes: IntArray, areas: dict[str, shapely.Geometry]) -> npt.NDArra
     """``train`` or ``val`` for each region by the areas that it lies in, empty for none."""
     x, y, width, height = boxes.T
     rectangles = shapely.box(x, y, x + width, y + height)
-    parts = np.stack([shapely.area(shapely.intersection(rectangles, area)) for area in areas.values()], axis=1)
-    parts /= (width * height)[:, None]
+    parts = np.stack([_part_inside(rectangles, area) for area in areas.values()], axis=1)
     best = parts.argmax(axis=1)
     taken = (parts.max(axis=1) >= MIN_IN_AREA) & (parts.sum(axis=1) - parts.max(axis=1) <= MAX_IN_OTHER_AREA)
     names = np.array(["train", "val", ""], dtype=object)[best]
     return np.where(taken, names, "")
+
+
+def _part_inside(rectangles: npt.NDArray[np.object_], area: shapely.Geometry) -> npt.NDArray[np.float64]:
+    """How much of each rectangle lies in an area: (n,) 0 to 1; cut out only where the area's border crosses it."""
+    shapely.prepare(area)
+    parts = np.zeros(len(rectangles))
+    touched = np.flatnonzero(shapely.intersects(area, rectangles))
+    within = shapely.covers(area, rectangles[touched])
+    parts[touched[within]] = 1.0
+    crossed = touched[~within]
+    shared = shapely.area(shapely.intersection(rectangles[crossed], area))
+    parts[crossed] = shared / shapely.area(rectangles[crossed])
+    return parts

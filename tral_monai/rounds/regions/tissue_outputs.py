@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import pandas as pd
 
 from tral_monai.annotations.tile_grid import TileGrid
 from tral_monai.errors import CheckpointError, ConfigError, PoolError, SlideError, StrategyError, UnknownItemError
+from tral_monai.progress import Progress
 from tral_monai.rounds.predictor import Predictions, TripletPredictor
 from tral_monai.rounds.query_handler import validation_counts
 from tral_monai.rounds.regions.open_regions import BOX
@@ -25,9 +26,6 @@ from tral_monai.rounds.regions.slide_grid import CELLS
 from tral_monai.strategies.base import PoolOutputs, Strategy
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
-"""Called with (done, to do)."""
 
 FROM_VALIDATION = frozenset({"false_negatives", "positives"})
 """Fields of ``PoolOutputs`` that come from measuring the model on held-out regions."""

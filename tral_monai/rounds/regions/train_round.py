@@ -22,6 +22,7 @@ from typing import Any
 
 from tral_monai.errors import CheckpointError, ConfigError, TralError
 from tral_monai.provenance import provenance
+from tral_monai.rounds.regions.choose import make_strategy
 from tral_monai.rounds.regions.evaluation import KEY_METRIC, Evaluation, evaluate
 from tral_monai.rounds.regions.identity import site_identity
 from tral_monai.rounds.regions.publish import hold_training_lock, publish, publish_auxiliary, roll_back, shall_publish
@@ -40,8 +41,7 @@ from tral_monai.rounds.regions.site import TaskSite
 from tral_monai.rounds.regions.train_config import training_options
 from tral_monai.rounds.regions.train_stats import finite, train_stats
 from tral_monai.rounds.training import MODEL_FILE
-from tral_monai.strategies.base import Strategy
-from tral_monai.strategies.registry import strategy_from_config, strategy_names
+from tral_monai.strategies.registry import strategy_names
 
 __all__ = ["roll_back", "train_round", "train_stats"]
 
@@ -91,10 +91,10 @@ class _Asked:
     @classmethod
     def of(cls, task: TaskSite, options: Mapping[str, Any]) -> _Asked:
         rest = dict(options)
-        strategy = str(rest.pop("strategy", None) or task.settings.strategy)
+        strategy = str(rest.pop("strategy", None) or task.strategy)
         if strategy not in strategy_names(task.name):
             strategy = strategy.removeprefix(f"{task.name}_")
-        _strategy(task, strategy)
+        make_strategy(task, strategy)
         switches = {
             name: _switch(name, rest.pop(name, default))
             for name, default in (("warm_start", task.warm_start), ("force", False), ("query", True))
@@ -114,7 +114,7 @@ class _Round:
         plan = self._plan()
         if plan is None:
             return {"task": self.task.name, "trained": False, **train_stats(self.task)}
-        strategy = _strategy(self.task, plan.strategy)
+        strategy = make_strategy(self.task, plan.strategy)
         record = train_network(self.task, plan, strategy, "target", log=self.log)
         extra = None
         if strategy.auxiliary is not None:
@@ -249,11 +249,6 @@ def _sync(task: TaskSite, log: Log) -> None:
     report = sync_labels(task.site)[task.name]
     if report.changed or report.problems:
         log(f"labels of {report.message}")
-
-
-def _strategy(task: TaskSite, name: str) -> Strategy:
-    options = task.settings.strategy_options if name == task.settings.strategy else {}
-    return strategy_from_config(name, options, task.name)
 
 
 def _switch(name: str, value: Any) -> bool:
