@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -229,7 +230,7 @@ def test_a_label_that_cannot_be_used_leaves_the_earlier_one(store: SlideDatastor
         bad.write_text(text)
         with pytest.raises(AnnotationError, match=message):
             store.save_label("a.b", str(bad), "final", {})
-    with pytest.raises(AnnotationError, match=r"expected a label file that ends in .*, but 'x\.csv\.gz' came"):
+    with pytest.raises(AnnotationError, match=r"expected a label file that ends in .*, but 'a\.b\.csv\.gz' came"):
         store.save_label("a.b", str(shutil.copy(label, tmp_path / "x.csv.gz")), "final", {})
     with pytest.raises(UnknownItemError, match=r"there is no slide 'nobody'"):
         store.save_label("nobody", str(label), "final", {})
@@ -326,16 +327,57 @@ def test_a_damaged_datastore_file_is_named(site: AnnotationSite) -> None:
         SlideDatastore(str(site.studies), site, auto_reload=False)
 
 
+@pytest.mark.parametrize("params", [[1], "text", 3])
+def test_parameters_that_are_no_mapping_are_refused(
+    store: SlideDatastore, tmp_path: Path, label: Path, params: Any
+) -> None:
+    store.save_label("a.b", str(label), "final", {})
+    message = r"expected .* as a JSON object such as \{\}, but"
+    for act in (
+        lambda: store.save_label("a.b", str(label), "final", params),
+        lambda: store.add_image("new", str(picture(tmp_path)), params),
+        lambda: store.update_image_info("a.b", params),
+        lambda: store.update_label_info("a.b", "final", params),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            act()
+
+
+def test_a_malformed_label_is_called_by_the_name_that_the_annotator_knows(store: SlideDatastore, label: Path) -> None:
+    label.write_text("<ASAP")
+    with pytest.raises(AnnotationError, match=r"^a\.b\.xml, line 1"):
+        store.save_label("a.b", str(label), "final", {})
+
+
+def test_listing_hundreds_of_pictures_looks_at_the_slides_once(
+    store: SlideDatastore, site: AnnotationSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(200):
+        (site.studies / f"a.b-patch-{number}_0_8_8.png").write_bytes(b"")
+        (site.labels_dir / f"a.b-patch-{number}_9_8_8.xml").write_bytes(b"")  # of a picture that is gone
+    looks = []
+    entries = site.catalog.entries
+    monkeypatch.setattr(site.catalog, "entries", lambda: looks.append(1) or entries())
+    store.refresh()
+    assert len(looks) <= 3
+    assert store.get_image_info("a.b-patch-7_0_8_8")["region_level0"] == [7, 0, 8, 8]
+
+
 def test_dropped_in_slides_and_labels_are_seen_while_running(site: AnnotationSite, tmp_path: Path) -> None:
     store = SlideDatastore(str(site.studies), site)
     try:
         plain_slide(tmp_path / "late.tif", side_px=256).rename(site.studies / "late.tif")
-        (site.labels_dir / "a.b.geojson").write_text(geojson(geojson_feature("Tumor", box(0, 0, 9, 9))))
+        dropped = geojson(geojson_feature("Tumor", box(0, 0, 9, 9)), geojson_feature("Region", box(0, 0, 256, 256)))
+        (site.labels_dir / "a.b.geojson").write_text(dropped)
         end = time.monotonic() + 20
         while time.monotonic() < end and not ("late" in store.list_images() and store.get_labeled_images()):
             time.sleep(0.05)
         assert "late" in store.list_images()
         assert store.get_labeled_images() == ["a.b"]
+        with site.tasks["tissue"].ledger() as ledger:  # nobody has asked for it to be taken in
+            while time.monotonic() < end and not ledger.answers():
+                time.sleep(0.05)
+            assert [answer.region.bbox_level0 for answer in ledger.answers()] == [(0, 0, 256, 256)]
     finally:
         store._observer.stop()
         store._observer.join()

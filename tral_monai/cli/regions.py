@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m tral_monai regions STUDIES --task tissue``: a round's regions as GeoJSON, to be annotated in QuPath."""
+"""``python -m tral_monai regions STUDIES``: what a round asks for and why; or as GeoJSON, to be annotated in QuPath."""
 
 from __future__ import annotations
 
@@ -18,8 +18,14 @@ from tral_monai.rounds.regions.intake import sync_labels
 from tral_monai.rounds.regions.region import AskedRegion
 from tral_monai.rounds.regions.region_geojson import EXPORT_CLIENT, reserve_for_export, write_regions
 from tral_monai.rounds.regions.region_ledger import RegionLedger
+from tral_monai.rounds.regions.saved_settings import saved_settings
 from tral_monai.rounds.regions.settings import TASKS, read_settings
 from tral_monai.rounds.regions.site import AnnotationSite, TaskSite
+
+_HOW_TO_CHOOSE = (
+    "regions of the current round are chosen when a viewer asks a server for the next sample, or by this command with "
+    "--output-dir and neither --round nor --no-prepare"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,38 +34,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: the command's parser.
     """
+    parser.description = (
+        "Without --output-dir, lists what a round asks for and why, and changes nothing. With it, writes the open "
+        "regions as GeoJSON and reserves them."
+    )
     parser.epilog = (
         "Draw inside the rectangles in QuPath, export all objects as GeoJSON under the same file name into "
         "STUDIES/labels/final. A rectangle that holds nothing counts once its class is Empty or its name ends in done."
     )
     parser.add_argument("studies", metavar="STUDIES", type=Path, help="folder of the slides")
-    parser.add_argument("--task", choices=TASKS, required=True, help="which task asks")
+    parser.add_argument("--task", choices=TASKS, help="which task asks (needed where both are offered)")
     parser.add_argument("--round", type=int, metavar="N", help="the round; the current one by default")
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="where to (default: in the task's own folder)")
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="write the open regions there and reserve them")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of the site's settings")
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="YAML file of the site's settings, as for the server"
-    )
-    parser.add_argument(
-        "--conf", nargs="+", action="append", default=[], metavar="KEY VALUE", help="settings, as for the server"
+        "--conf",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="KEY VALUE",
+        help="settings, as for the server; without them and --config, those of the server that ran last",
     )
     parser.add_argument("--all", action="store_true", help="write answered and reserved regions too")
     parser.add_argument(
         "--prepare",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="choose regions where none are chosen yet",
+        help="with --output-dir, choose regions where none are chosen yet",
     )
     parser.add_argument(
         "--reserve-hours",
         type=float,
         default=24.0,
         metavar="H",
-        help="how long a server hands out none of them (default: %(default)g)",
+        help="how long a server hands out none of what was written (default: %(default)g)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Take labels in, choose where nothing is chosen, write, print.
+    """List a round's regions; or take labels in, choose where nothing is chosen, reserve and write.
 
     Args:
         arguments: from the command's parser.
@@ -68,17 +81,35 @@ def run(arguments: argparse.Namespace) -> int:
         0.
 
     Raises:
-        ConfigError: a setting is wrong, or a file would be written over.
+        ConfigError: a setting is wrong, the task is not clear, or a file would be written over.
         UnknownItemError: the round has no query, or the task is not offered.
+        LedgerError: the rounds were begun with other settings.
     """
     if not 0 < arguments.reserve_hours <= 24 * 365:
         raise ConfigError(f"--reserve-hours must lie between 0 and 8760, but is {arguments.reserve_hours:g}")
     if not arguments.studies.is_dir():
         raise ConfigError(f"there is no folder {arguments.studies}; give the folder of the slides")
-    site = AnnotationSite(arguments.studies, read_settings(_conf(arguments.config, arguments.conf)))
-    task = site.task(arguments.task)
+    conf = _conf(arguments.config, arguments.conf) or saved_settings(arguments.studies)
+    site = AnnotationSite(arguments.studies, read_settings(conf))
+    task = site.task(arguments.task or _only_task(site))
     console = Console(highlight=False)
-    report = sync_labels(site)[task.name]
+    if arguments.output_dir is None:
+        _list(task, arguments.round, console)
+    else:
+        _export(task, arguments, console)
+    return 0
+
+
+def _list(task: TaskSite, wanted: int | None, console: Console) -> None:
+    if not (task.folder / "ledger.sqlite").is_file():
+        raise UnknownItemError(f"no regions were chosen for {task.name} yet; {_HOW_TO_CHOOSE}")
+    with contextlib.closing(task.ledger()) as ledger:
+        asked = ledger.asked(_round(task, ledger, wanted, prepare=False))
+    _show(task, asked, set(), console)
+
+
+def _export(task: TaskSite, arguments: argparse.Namespace, console: Console) -> None:
+    report = sync_labels(task.site)[task.name]
     if report.changed or report.problems:
         console.print(escape(report.message), soft_wrap=True)
     with contextlib.closing(task.ledger()) as ledger:
@@ -87,25 +118,34 @@ def run(arguments: argparse.Namespace) -> int:
         asked = ledger.asked(round_)
     there = task.catalog.entries()
     chosen = [one for one in asked if one.region.slide in there] if arguments.all else held
-    folder = arguments.output_dir or task.folder / "regions" / f"round_{round_:03d}"
-    files = write_regions(task, chosen, folder)
-    console.print(_table(asked, {one.region.id for one in chosen}, f"{task.name}, round {round_}"))
-    for one in asked:
-        console.print(f"  {one.rank + 1}: {one.reason}", markup=False, soft_wrap=True)
+    files = write_regions(task, chosen, arguments.output_dir)
+    _show(task, asked, {one.region.id for one in chosen}, console)
     if not files:
         console.print(f"Nothing of round {round_} is open, so nothing was written. Train for the next round.")
-        return 0
+        return
     regions = "1 region" if len(chosen) == 1 else f"{len(chosen)} regions"
-    console.print(f"{regions}, in {folder}:", markup=False, soft_wrap=True)
+    console.print(f"{regions}, in {arguments.output_dir}:", markup=False, soft_wrap=True)
     for path in files:
         console.print(f"  {path.name}", markup=False, soft_wrap=True)
     console.print(
         f"A server hands out none of the open ones for {arguments.reserve_hours:g} hours. Once annotated, put the "
-        f"files into {site.labels_dir}",
+        f"files into {task.site.labels_dir}",
         markup=False,
         soft_wrap=True,
     )
-    return 0
+
+
+def _only_task(site: AnnotationSite) -> str:
+    if len(site.tasks) > 1:
+        tasks = " or ".join(f"--task {name}" for name in site.tasks)
+        raise ConfigError(f"this site offers {' and '.join(site.tasks)}; say which one is meant: {tasks}")
+    return next(iter(site.tasks))
+
+
+def _show(task: TaskSite, asked: Sequence[AskedRegion], written: set[int], console: Console) -> None:
+    console.print(_table(asked, written, f"{task.name}, round {asked[0].round}"))
+    for one in asked:
+        console.print(f"  {one.rank + 1}: {one.reason}", markup=False, soft_wrap=True)
 
 
 def _conf(config: Path | None, words: Sequence[Sequence[str]]) -> dict[str, str]:
@@ -126,7 +166,7 @@ def _round(task: TaskSite, ledger: RegionLedger, wanted: int | None, *, prepare:
         rounds = sorted({one.round for one in ledger.asked()})
         raise UnknownItemError(
             f"no regions were chosen for round {round_} of {task.name} (rounds with regions: "
-            f"{', '.join(map(str, rounds)) or 'none'}); leave out --round and --no-prepare to choose them"
+            f"{', '.join(map(str, rounds)) or 'none'}); {_HOW_TO_CHOOSE}"
         )
     return round_
 

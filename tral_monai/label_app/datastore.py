@@ -12,9 +12,8 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
@@ -28,9 +27,10 @@ from tral_monai.annotations.nuclei.files import IMAGE_SUFFIXES
 from tral_monai.atomic_file import atomic_path
 from tral_monai.errors import ConfigError, OutputError, UnknownItemError
 from tral_monai.label_app.label_map import is_label_map, label_map_as_geojson
-from tral_monai.label_app.safe_names import check_name, check_tag, inside
+from tral_monai.label_app.safe_names import check_mapping, check_name, check_tag, inside
 from tral_monai.label_app.study_files import StudyFiles, label_suffix, store
-from tral_monai.rounds.regions.catalog import slide_id
+from tral_monai.label_app.study_watcher import StudyWatcher
+from tral_monai.rounds.regions.catalog import SlideListing, slide_id
 from tral_monai.rounds.regions.intake import check_submission, sync_labels
 from tral_monai.rounds.regions.label_file import LABEL_SUFFIXES, label_stem
 from tral_monai.rounds.regions.site import AnnotationSite
@@ -57,6 +57,9 @@ class SlideDatastore(LocalDatastore):
         self._root = Path(studies).absolute()
         self._files = StudyFiles(self._root, site.catalog)
         self._config_ts = 0
+        self._watcher = StudyWatcher(
+            site, remarks=self._init_from_datastore_file, remarks_name="datastore_v2.json", refresh=self.refresh
+        )
         patterns = [f"*{suffix}" for suffix in (*IMAGE_SUFFIXES, *LABEL_SUFFIXES, ".gz") if suffix != ".json"]
         super().__init__(str(self._root), extensions=patterns, auto_reload=auto_reload)
         handler = getattr(self, "_handler", None)
@@ -157,10 +160,11 @@ class SlideDatastore(LocalDatastore):
         """Store an uploaded image.
 
         Raises:
-            ConfigError: its name or suffix is not allowed, or a slide has that name.
+            ConfigError: its name or suffix is not allowed, a slide has that name, or ``image_info`` is no mapping.
             UnknownItemError: it is called like the picture of a region of a slide that is not there.
             OutputError: it cannot be written.
         """
+        image_info = check_mapping(image_info, "the information on an image")
         source = Path(image_filename)
         suffix = source.suffix.lower()
         name = f"{check_name(image_id or slide_id(source.name))}{suffix}"
@@ -172,7 +176,7 @@ class SlideDatastore(LocalDatastore):
                 self._files.refuse_to_replace(name, source)
             if is_region or not (self._root / name).exists():
                 store(source, self._root / name)
-            info = {**_without(image_info or {}, (*RESERVED, PATCH)), "ts": int(time.time())}
+            info = {**_without(image_info, (*RESERVED, PATCH)), "ts": int(time.time())}
             with self._update():
                 self._scan()
                 self._datastore.objects[slide_id(name)].image.info.update(info)
@@ -204,27 +208,28 @@ class SlideDatastore(LocalDatastore):
             label_info: what else is to be known of it.
 
         Raises:
-            ConfigError: a name or tag is not allowed.
+            ConfigError: a name or tag is not allowed, or ``label_info`` is no mapping.
             UnknownItemError: there is no such image.
             AnnotationError: nothing in the file can be used.
             OutputError: it cannot be written; the earlier label stays.
         """
         check_tag(label_tag)
+        label_info = check_mapping(label_info, "the parameters of a label")
         if is_label_map(label_filename):
-            with label_map_as_geojson(self._site, image_id, Path(label_filename), label_info or {}) as converted:
+            with label_map_as_geojson(self._site, image_id, Path(label_filename), label_info) as converted:
                 return self.save_label(image_id, str(converted), label_tag, label_info)
         found = self._files.find(image_id, strict=False)
         identifier = found[0] if found is not None else check_name(image_id)
         source = Path(label_filename)
         if label_stem(source.name) is None or label_tag == DefaultLabelTag.FINAL.value:
-            check_submission(self._site, image_id, source)
+            check_submission(self._site, image_id, source, name=f"{identifier}{label_suffix(source.name)}")
         elif found is None:
             self._found(image_id)
         folder = self._files.label_dir(label_tag)
         if not inside(folder, self._root):
             raise ConfigError(f"labels/{label_tag} is a link out of the studies folder; make it a folder")
         suffix = label_suffix(source.name)
-        info = {**(label_info or {}), "ts": int(time.time()), "name": f"{identifier}{suffix}"}
+        info = {**label_info, "ts": int(time.time()), "name": f"{identifier}{suffix}"}
         with self._guard:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -258,8 +263,10 @@ class SlideDatastore(LocalDatastore):
         """Add to what is known of an image.
 
         Raises:
+            ConfigError: ``info`` is no mapping.
             UnknownItemError: there is no such image.
         """
+        info = check_mapping(info, "the information on an image")
         identifier, _ = self._found(image_id)
         with self._guard, self._update():
             self._scan()
@@ -269,8 +276,10 @@ class SlideDatastore(LocalDatastore):
         """Add to what is known of a label.
 
         Raises:
+            ConfigError: ``info`` is no mapping.
             UnknownItemError: there is no such label.
         """
+        info = check_mapping(info, "the information on a label")
         with self._guard, self._update():
             label = self._datastore.label(self._id(label_id), label_tag)
             if label is None:
@@ -343,9 +352,10 @@ class SlideDatastore(LocalDatastore):
             if region is not None:
                 info[PATCH] = region
             found[identifier] = ImageLabelModel(image=DataModel(ext=path.name[len(identifier) :], info=info))
+        listing = self._site.catalog.listing()
         for tag, of_tag in self._files.labels().items():
             for stem, names in of_tag.items():
-                identifier = stem if stem in found else self._id(stem)
+                identifier = stem if stem in found else _own_id(listing, stem)
                 if identifier in found:
                     before = old[identifier].labels.get(tag) if identifier in old else None
                     if before is None or f"{identifier}{before.ext}" not in names:
@@ -372,21 +382,18 @@ class SlideDatastore(LocalDatastore):
     # -- the watcher --------------------------------------------------------------------------------------------------
 
     def _on_any_event(self, event: Any) -> None:
-        paths = [Path(os.fsdecode(path)) for path in (event.src_path, getattr(event, "dest_path", "")) if path]
-        if any(str(path) == self._datastore_config_path for path in paths):
-            self._quietly(self._init_from_datastore_file)
-        elif not all(path.name.startswith(".") for path in paths):
-            self._quietly(self.refresh)
+        self._watcher.changed(event)
 
     def _on_modify_event(self, event: Any) -> None:
-        if os.fsdecode(event.src_path) == self._datastore_config_path:
-            self._quietly(self._init_from_datastore_file)
+        self._watcher.modified(event)
 
-    def _quietly(self, act: Callable[[], None]) -> None:
-        try:
-            act()
-        except (ConfigError, OSError) as error:  # an error would end the watching
-            logger.warning("the studies folder was not read again: %s", error)
+
+def _own_id(listing: SlideListing, name: str) -> str:
+    """The id of the slide that a label file is called after, or the name itself."""
+    try:
+        return listing.client_id(listing.find(name).name)
+    except UnknownItemError:
+        return name
 
 
 def _without(info: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:

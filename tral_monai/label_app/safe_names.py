@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tral_monai.errors import ConfigError
 
@@ -50,6 +52,21 @@ def check_tag(tag: str, *, strict: bool = True) -> str:
     if not good and strict:
         raise ConfigError(f"a tag may hold letters, digits, _ and - only, such as 'final', but {str(tag)[:80]!r} came")
     return tag if good else ""
+
+
+def check_mapping(value: object, what: str) -> dict[str, Any]:
+    """A JSON object that came with a request, as a dictionary of its own; None is an empty one.
+
+    Args:
+        value: what came.
+        what: what it is, for the message.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"expected {what} as a JSON object such as {{}}, but {str(value)[:80]!r} came")
+    return dict(value or {})
 
 
 def inside(path: Path, folder: Path) -> bool:

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import filecmp
 import shutil
-from collections import Counter
 from pathlib import Path
 
 from tral_monai.annotations.nuclei.files import IMAGE_SUFFIXES
 from tral_monai.atomic_file import atomic_path
 from tral_monai.errors import ConfigError, UnknownItemError
 from tral_monai.label_app.safe_names import check_name, check_tag, inside
-from tral_monai.rounds.regions.catalog import SlideCatalog, slide_id
+from tral_monai.rounds.regions.catalog import SlideCatalog, SlideListing, slide_id
 from tral_monai.rounds.regions.label_file import label_stem
 
 
@@ -29,15 +28,14 @@ class StudyFiles:
 
     def images(self) -> dict[str, tuple[Path, list[int] | None]]:
         """File of each image by id, and [x, y, width, height] on its slide where it is the picture of a region."""
-        paths = [entry.path for entry in self.catalog.entries().values()]
-        slides = {path.name for path in paths}
-        twins = Counter(map(slide_id, slides))
+        listing = self.catalog.listing()
         found: dict[str, tuple[Path, list[int] | None]] = {
-            path.name if twins[slide_id(path.name)] > 1 else slide_id(path.name): (path, None) for path in paths
+            listing.client_id(name): (entry.path, None) for name, entry in listing.entries.items()
         }
         for path in sorted(self.root.iterdir()):
-            if path.name not in slides and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-                region = self.region(slide_id(path.name))
+            is_image = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+            if is_image and path.name not in listing.entries:
+                region = _region(listing, slide_id(path.name))
                 if region is not None and path.is_file() and inside(path, self.root):
                     found.setdefault(slide_id(path.name), (path, region))
         return found
@@ -53,11 +51,12 @@ class StudyFiles:
             ConfigError: the name is not allowed.
             UnknownItemError: there is no such image.
         """
+        listing = self.catalog.listing()
         try:
-            path = self.catalog.find(image_id).path
-            return self.own_id(path), path
+            entry = listing.find(image_id)
+            return listing.client_id(entry.name), entry.path
         except UnknownItemError:
-            if check_name(image_id, strict=strict) and self.region(image_id) is not None:
+            if check_name(image_id, strict=strict) and _region(listing, image_id) is not None:
                 for suffix in IMAGE_SUFFIXES:
                     path = self.root / f"{image_id}{suffix}"
                     if path.is_file() and inside(path, self.root):
@@ -65,19 +64,6 @@ class StudyFiles:
             if strict:
                 raise
             return None
-
-    def own_id(self, path: Path) -> str:
-        """The id of a slide's file: its name without suffix, or its name where two differ by that alone."""
-        twins = [entry for entry in self.catalog.entries().values() if entry.id == slide_id(path.name)]
-        return path.name if len(twins) > 1 else slide_id(path.name)
-
-    def region(self, image_id: str) -> list[int] | None:
-        """[x, y, width, height] of the region that a picture shows, by its id; None for anything else."""
-        try:
-            region = self.catalog.patch_origin(image_id)
-        except (UnknownItemError, ConfigError):  # called like one, but its slide is not there, or it has no area
-            return None
-        return None if region is None else list(region.bbox_level0)
 
     def refuse_to_replace(self, name: str, source: Path) -> None:
         """Hold an upload against the slides.
@@ -123,6 +109,15 @@ class StudyFiles:
         for name in names:
             (self.label_dir(tag) / name).unlink(missing_ok=True)
         return bool(names)
+
+
+def _region(listing: SlideListing, image_id: str) -> list[int] | None:
+    """[x, y, width, height] of the region that a picture shows, by its id; None for anything else."""
+    try:
+        region = listing.patch_origin(image_id)
+    except (UnknownItemError, ConfigError):  # called like one, but its slide is not there, or it has no area
+        return None
+    return None if region is None else list(region.bbox_level0)
 
 
 def label_suffix(name: str) -> str:

@@ -189,6 +189,27 @@ def test_what_reaches_in_from_the_next_region_is_ignored(nuclei):
     assert table.loc[64, "boxes_px"].tolist() == [[16, 10, 36, 30], [0, 20, 12, 40]]
 
 
+def test_a_region_that_another_one_covers_is_learnt_once(nuclei):
+    inner, outer = Region("a.tif", 64, 64, 64, 64), Region("a.tif", 40, 40, 90, 90)
+    nucleus = ("tumour", box(80, 80, 100, 100))
+    record(nuclei, inner, "train", nucleus)
+    record(nuclei, outer, "train", nucleus)
+    table = nucleus_samples(nuclei)
+    assert table["id"].tolist() == [outer.id]
+    assert table.loc[0, "boxes_px"].tolist() == [[40, 40, 60, 60]]
+
+
+def test_a_large_region_is_cut_to_about_the_sites_size(nuclei):
+    large = Region("a.tif", 100, 200, 128, 96)  # 64 px is the site's: two columns, and two rows of 48 px
+    record(nuclei, large, "train", ("tumour", box(110, 210, 130, 230)), ("lymphocyte", box(200, 270, 220, 290)))
+    table = nucleus_samples(nuclei)
+    places = [(100, 200, 64, 48), (164, 200, 64, 48), (100, 248, 64, 48), (164, 248, 64, 48)]
+    assert table["id"].tolist() == [Region("a.tif", *place).id for place in places]
+    assert table["classes"].tolist() == [("tumour",), (), (), ("lymphocyte",)]
+    assert table.loc[3, "boxes_px"].tolist() == [[36, 22, 56, 42]]
+    assert set(table["part"]) == {"train"}
+
+
 def test_fields_of_a_slide_that_is_gone_are_left_out(nuclei, studies, caplog):
     record(nuclei, Region("a.tif", 0, 0, 64, 64), "train", ("tumour", box(8, 8, 24, 24)))
     record(nuclei, Region("b.tif", 0, 0, 64, 64), "train", ("tumour", box(8, 8, 24, 24)))

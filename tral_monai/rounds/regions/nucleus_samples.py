@@ -18,33 +18,40 @@ from tral_monai.data.nuclei.cut import cut_fields
 from tral_monai.data.nuclei.fov_table import FOV_COLUMNS
 from tral_monai.data.nuclei.open_set import IGNORED
 from tral_monai.errors import ConfigError, SlideError, UnknownItemError
-from tral_monai.rounds.regions.region import RegionAnswer
+from tral_monai.rounds.regions.covered import covered_answers
+from tral_monai.rounds.regions.region import Region, RegionAnswer
 from tral_monai.rounds.regions.site import TaskSite
 from tral_monai.rounds.regions.train_config import train_values
 
 logger = logging.getLogger(__name__)
 
+_LEAST_FOV_PX = 16
+
 
 def nucleus_samples(task: TaskSite) -> pd.DataFrame:
-    """One field of view per answered region, with the boxes and answers of its nuclei.
+    """One field of view per answered region of the site's size, with the boxes and answers of its nuclei.
 
     The rules at the edge are those of :mod:`tral_monai.data.nuclei.cut`: a nucleus that reaches over the edge is
     clipped, and is ``ignored`` where too little of it is left. The part of a nucleus that belongs to a neighbouring
     answered region, but reaches into this one, is ``ignored`` here. A region without nuclei is a row without boxes.
-    Regions of slides that are gone or cannot be opened are left out with a warning; their answers stay in the ledger.
+    A region with a side of 1.5 times the site's ``region_um`` or more is cut into several. One that another answered
+    region covers is left out, for its nuclei are in that one. Regions of slides that are gone or cannot be opened are
+    left out with a warning; their answers stay in the ledger.
 
     Args:
         task: the nucleus task of a site.
 
     Returns:
         Rows with :data:`~tral_monai.data.nuclei.fov_table.FOV_COLUMNS` and ``part`` (``train`` or ``val``); ``id`` is
-        the region's.
+        that of the rectangle as a region: of a region in one piece, the region's own.
     """
     with task.ledger() as ledger:
         answers = sorted(ledger.answers(), key=lambda answer: (answer.region.slide, answer.region.id))
     fov_mpp = site_fov_mpp(task)
     fields: list[NucleusField] = []
-    kept: list[RegionAnswer] = []
+    purposes: dict[str, str] = {}
+    covered = covered_answers(answers)
+    answers = [answer for answer in answers if answer.region.id not in covered]
     for name, group in groupby(answers, key=attrgetter("region.slide")):
         of_slide = list(group)
         try:
@@ -55,10 +62,12 @@ def nucleus_samples(task: TaskSite) -> pd.DataFrame:
             continue
         place = {"image": entry.path, "mpp": mpp, "slide": name, "patient": entry.patient}
         fields += [_field(answer, of_slide, place) for answer in of_slide]
-        kept += of_slide
-    table = cut_fields(fields, fov_mpp=fov_mpp, fov_px=None)
-    table["id"] = np.array([answer.region.id for answer in kept], dtype=np.int64)
-    table["part"] = np.array([answer.purpose for answer in kept], dtype=object)
+        purposes.update({_name(answer.region): answer.purpose for answer in of_slide})
+    fov_px = max(round(task.settings.region_um / fov_mpp), _LEAST_FOV_PX)
+    table = cut_fields(fields, fov_mpp=fov_mpp, fov_px=fov_px)
+    places = zip(*(table[name] for name in ("slide", "left_px", "top_px", "width_px", "height_px")), strict=True)
+    table["id"] = np.array([Region(*place).id for place in places], dtype=np.int64)
+    table["part"] = np.array([purposes[name] for name in table["field"]], dtype=object)
     return table[[*FOV_COLUMNS, "part"]]
 
 
@@ -82,6 +91,10 @@ def site_fov_mpp(task: TaskSite) -> float:
     return float(value)
 
 
+def _name(region: Region) -> str:
+    return f"{region.slide} {list(region.bbox_level0)}"
+
+
 def _field(answer: RegionAnswer, of_slide: Sequence[RegionAnswer], place: dict[str, Any]) -> NucleusField:
     region = answer.region
     own = list(answer.shapes)
@@ -97,7 +110,7 @@ def _field(answer: RegionAnswer, of_slide: Sequence[RegionAnswer], place: dict[s
     x, y, width, height = region.bbox_level0
     bounds = np.array([shapely.bounds(geometry) for _, geometry in own], dtype=np.float64).reshape(-1, 4)
     return NucleusField(
-        name=f"{region.slide} [{x}, {y}, {width}, {height}]",
+        name=_name(region),
         width_px=width,
         height_px=height,
         left_px=x,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A round's regions as QuPath GeoJSON, for viewers that no server talks to.
 
-The way round: ``python -m tral_monai regions STUDIES --task tissue`` writes one ``<slide id>.geojson`` per slide; drag
-it onto the slide in QuPath; draw inside the rectangles; export all objects as GeoJSON under the same name into
-``<studies>/labels/final``. It is taken in at the next occasion.
+The way round: ``python -m tral_monai regions STUDIES --task tissue --output-dir DIR`` writes one ``<slide id>.geojson``
+per slide; drag it onto the slide in QuPath; draw inside the rectangles; export all objects as GeoJSON under the same
+name into ``<studies>/labels/final``. It is taken in at the next occasion.
 
 A rectangle is there before anybody has looked at it, so it carries the metadata ``tral_monai: open``, which QuPath
 keeps. A rectangle with this mark and nothing in it counts as not answered, until its class is changed to ``Empty`` or
@@ -14,7 +14,6 @@ mistake.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from tral_monai.annotations.geojson import write_geojson
 from tral_monai.annotations.model import Annotation
 from tral_monai.atomic_file import prepare_folder
 from tral_monai.errors import ConfigError
-from tral_monai.rounds.regions.catalog import slide_id
 from tral_monai.rounds.regions.region import AskedRegion
 from tral_monai.rounds.regions.region_ledger import RegionLedger
 from tral_monai.rounds.regions.region_shapes import MARK, OPEN, REGION_CLASS
@@ -91,12 +89,10 @@ def write_regions(task: TaskSite, asked: Sequence[AskedRegion], folder: str | Pa
         OutputError: a file cannot be written.
     """
     target = prepare_folder(folder)
-    twins = Counter(map(slide_id, task.catalog.entries()))
+    listing = task.catalog.listing()
     of_file: dict[Path, list[Annotation]] = {}
     for one in asked:
-        slide = one.region.slide
-        name = slide if twins[slide_id(slide)] > 1 else slide_id(slide)
-        of_file.setdefault(target / f"{name}.geojson", []).append(region_annotation(one))
+        of_file.setdefault(target / f"{listing.client_id(one.region.slide)}.geojson", []).append(region_annotation(one))
     for path in of_file:
         if path.is_file() and not all(map(_is_untouched, read_annotations(path))):
             raise ConfigError(

@@ -112,7 +112,8 @@ _OF_TASK = tuple(f.name for f in dataclasses.fields(TaskSettings))
 KEYS = (*_OWN, *(f"{task}_{name}" for task in TASKS for name in _OF_TASK))
 """All settings by their names on the command line; besides, ``config`` names a YAML file that holds any of them."""
 
-_PATHS = ("output_dir", "bundles", "slides_table", "class_map", "checkpoint", "overlay")
+PATHS = ("output_dir", "bundles", "slides_table", "class_map", "checkpoint", "overlay")
+"""Settings, or the ends of their names, that are files or folders."""
 
 
 def read_settings(conf: Mapping[str, Any]) -> SiteSettings:
@@ -167,7 +168,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     folder = path.absolute().parent
 
     def resolved(key: str, value: Any) -> Any:
-        if not key.endswith(_PATHS) or value is None:
+        if not key.endswith(PATHS) or value is None:
             return value
         if isinstance(value, (list, tuple)):
             return [resolved(key, one) for one in value]
