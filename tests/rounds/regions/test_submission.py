@@ -120,6 +120,20 @@ def test_a_rule_of_the_class_map_names_the_class_and_carved_out_areas_stay(tmp_p
     assert result.unknown_names == ()
 
 
+def test_an_asked_region_in_a_drawn_one_costs_nothing_beside_it(site: AnnotationSite) -> None:
+    ask(site, "tissue", ASKED)
+    text = qupath_xml(
+        [
+            ("Region", "Rectangle", box(200, 200, 512, 512)),
+            ("Tumor", "Polygon", box(256, 256, 128, 128)),
+            ("Tumor", "Polygon", box(550, 550, 128, 128)),
+        ]
+    )
+    asked, drawn = said(site, text)["tissue"].answers
+    assert (asked.region, asked.cost_labels, asked.cost_minutes, len(asked.shapes)) == (ASKED, 0.0, 0.0, 1)
+    assert (drawn.region.bbox_level0, drawn.cost_labels, drawn.cost_minutes) == ((200, 200, 512, 512), 2.0, 1.0)
+
+
 # -- Region shapes ----------------------------------------------------------------------------------------------------
 
 
