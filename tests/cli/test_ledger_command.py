@@ -2,7 +2,9 @@
 """The command ``python -m tral_monai ledger``."""
 
 from tral_monai.__main__ import main
-from tral_monai.rounds.ledger import LabelRow, Ledger, NucleusRow, QueryRow
+from tral_monai.rounds.ledger import LabelRow, Ledger, ModelRecord, NucleusRow, QueryRow
+from tral_monai.rounds.regions.region import Region, RegionAnswer, RegionQuery
+from tral_monai.rounds.regions.region_ledger import RegionLedger
 
 
 def test_rounds_labels_minutes_and_the_stage_of_a_run_that_goes_on(tmp_path, capsys, monkeypatch):
@@ -60,3 +62,24 @@ def test_images_boxes_and_nuclei_of_a_nucleus_run(tmp_path, capsys, monkeypatch)
         *("1", "1", "3", "0.5", "0.250", "2", "2", "1", "completed")
     ]
     assert "2 images, 7 boxes in all, 1.0 minutes of annotation" in lines
+
+
+def test_a_site_where_people_annotate_is_shown_by_round(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    regions = [Region("a.tif", 100 * i, 0, 100, 100) for i in range(4)]
+    with RegionLedger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.begin({"task": "tissue", "classes": ["Tumor", "Stroma"]})
+        ledger.record_info({"strategy_round_0": "random"})
+        ledger.record_region_query(0, [RegionQuery(r, "train", None, 1.0, "why") for r in regions[:3]])
+        answers = [RegionAnswer(r, "train", (("Tumor", r.polygon),), 5, 1.5) for r in regions[:2]]
+        ledger.record_submission("a.xml", sha256="1", slide="a.tif", client="c", answers=answers)
+        ledger.record_model(1, ModelRecord("model.pt", "x", 1.0, 3, 0.5))
+        ledger.record_evaluation(1, "val", {"f1_macro": 0.75})
+        ledger.record_info({"published_round_1": True, "training_note": "it is the first model here"})
+        ledger.record_region_query(1, [RegionQuery(regions[3], "train", "Stroma", 1.0, "why")])
+    assert main(["ledger", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    rows = [line.replace("│", " ").split() for line in out.splitlines() if line.startswith("│")]
+    assert rows == [["0", "3", "2", "1", "10", "3.0", "-", "-"], ["1", "1", "0", "1", "0", "0.0", "0.750", "yes"]]
+    assert "2 regions in all, 3.0 minutes of annotation" in out
+    assert "newest training: it is the first model here" in out

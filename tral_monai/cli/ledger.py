@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich import box
@@ -49,6 +50,12 @@ def run(arguments: argparse.Namespace) -> int:
         info = ledger.info()
         names = ("labels", "queries", "metrics", "events", "nuclei")
         tables = {name: ledger.table(name) for name in names}
+        at_site = "published_round" in info or any(key.startswith("strategy_round_") for key in info)
+        if at_site:
+            tables["models"] = ledger.table("models")
+    if at_site:
+        _print_site(info, tables)
+        return 0
     nuclei, events, labels = info.get("task") == "nuclei", tables["events"], tables["labels"]
     title = f"{info.get('strategy', 'run')}, seed {info.get('seed', '?')}"
     table = Table(title=escape(title + ("; mAP@0.5 on each split" if nuclei else "")))
@@ -71,6 +78,16 @@ def run(arguments: argparse.Namespace) -> int:
     if info.get("stop_reason"):
         console.print(f"stopped: {info['stop_reason']}", markup=False)
     return 0
+
+
+def _print_site(info: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
+    from tral_monai.cli.site_rounds import site_table
+
+    labels, console = tables["labels"], Console()
+    console.print(site_table(str(info["task"]), tables, info))
+    console.print(f"{len(labels)} regions in all, {labels['cost_minutes'].sum():.1f} minutes of annotation")
+    if info.get("training_note"):
+        console.print(f"newest training: {info['training_note']}", markup=False)
 
 
 def _tissue_row(number: int, tables: dict[str, pd.DataFrame]) -> dict[str, str]:
