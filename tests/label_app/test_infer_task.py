@@ -25,7 +25,7 @@ from tests.label_app.small_models import (
     write_painted_slide,
 )
 from tral_monai.annotations.asap_xml import read_asap_xml
-from tral_monai.errors import CheckpointError, ConfigError, SlideError, UnknownItemError
+from tral_monai.errors import BusyError, CheckpointError, ConfigError, SlideError, UnknownItemError
 from tral_monai.label_app.infer_task import SiteInferTask
 from tral_monai.label_app.wsi_answer import write_answer
 from tral_monai.label_app.wsi_result import WsiResult
@@ -296,3 +296,33 @@ def test_clients_that_ask_at_once_all_get_their_answer(tissue: SiteInferTask) ->
         thread.join()
     columns = ["".join(row[column] for row in PATTERN) for column in range(10)]
     assert answers == {n: sum(c != "." for c in column) * TILE**2 for n, column in enumerate(columns)}
+
+
+def test_who_waits_too_long_is_told_what_for(tissue: SiteInferTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tral_monai.label_app.infer_task._PATIENCE_S", 0.1)
+    part = {"image": "painted.x", "location": [0, 0], "size": [128, 768]}
+    with tissue._alone("other.svs") as report:
+        report(120, 900)
+        with pytest.raises(
+            BusyError, match=r"another inference on other\.svs \(120 of 900 tiles, for 0 s\) is going on;"
+        ):
+            tissue.infer_slide(part)
+    assert len(tissue.infer_slide(part).shapes) == 0
+
+
+def test_a_region_that_is_too_small_is_told_before_the_model_runs(tissue: SiteInferTask) -> None:
+    with tissue._one_at_a_time, pytest.raises(ConfigError, match="ask for 128 x 128 px or more"):
+        tissue.infer_slide({"image": "painted.x", "location": [1, 1], "size": [60, 60]})
+
+
+def test_a_tile_of_dsa_at_a_time_or_all_at_once(tissue: SiteInferTask) -> None:
+    """Tiles of 100 px side by side are looked at as one; those that touch no other come one by one, and are joined."""
+    whole = tissue.infer_slide({"image": "painted.x"})
+    tiles = [{"location": [x, y], "size": [100, 100]} for x in range(0, 1280, 100) for y in range(0, 768, 100)]
+    tiled = tissue.infer_slide({"image": "painted.x", "wsi_tiles": tiles})
+    assert all(area(tiled, name).equals(area(whole, name)) for name in NAMES)
+    apart = [{"location": [x, 0], "size": [100, 768]} for x in range(128, 1280, 256)]
+    some = tissue.infer_slide({"image": "painted.x", "wsi_tiles": apart})
+    assert some.region == (128, 0, 1124, 768)
+    odd = shapely.union_all([shapely.box(x, 0, x + TILE, 768) for x in range(128, 1280, 256)])
+    assert all(((area(whole, name) & odd) ^ area(some, name)).area == 0 for name in NAMES)

@@ -122,3 +122,10 @@ def test_outputs() -> None:
     assert [output_of(name) for name in ("asap", "dsa", "json", None)] == ["asap", "dsa", "json", "json"]
     with pytest.raises(ConfigError, match=r"output must be asap, dsa or json, but is '\.\./x'"):
         output_of("../x")
+
+
+def test_tiles_all_over_a_slide_are_too_many() -> None:
+    tiles = [{"location": [x, y], "size": [50, 50]} for x in range(0, 5000, 100) for y in range(0, 4000, 100)]
+    with pytest.raises(ConfigError, match="may ask for 1000 separate regions, but asks for 2000 that are not side by"):
+        regions(wsi_tiles=tiles)
+    assert len(regions(wsi_tiles=tiles[:1000])) == 1000

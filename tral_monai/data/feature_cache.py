@@ -100,7 +100,8 @@ class FeatureCache:
         network = self._network
         if isinstance(network, torch.nn.Module):
             training = network.training
-            network.to(self._device).eval()
+            with torch.inference_mode(False):  # else buffers that are moved could not be trained afterwards
+                network.to(self._device).eval()
         for positions, images in self._source.iter_blocks(rows.iloc[absent], max_triplets=self._batch_size):
             features = network.features(torch.from_numpy(images).to(self._device))
             yield absent[positions], features.float().cpu().numpy()

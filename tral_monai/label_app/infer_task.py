@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import math
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,19 @@ import numpy as np
 import shapely
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from tral_monai.errors import ConfigError, UnknownItemError
+from tral_monai.errors import BusyError, ConfigError, UnknownItemError
 from tral_monai.inference.map_grid import MapGrid
+from tral_monai.inference.mask_cache import MaskCache
 from tral_monai.inference.slide_window import Rectangle, SlideWindow
 from tral_monai.label_app.image_answer import MAX_PX, extension_of, label_map, write_label_map
 from tral_monai.label_app.image_source import ImageSource
 from tral_monai.label_app.wsi_answer import json_answer
 from tral_monai.label_app.wsi_request import WsiRequest, output_of, parse_wsi_request
-from tral_monai.label_app.wsi_result import Shapes, WsiResult, nucleus_shapes, tissue_names, tissue_shapes
+from tral_monai.label_app.wsi_result import Shapes, WsiResult, joined_map, nucleus_shapes, tissue_names, tissue_shapes
 from tral_monai.rounds.regions.site import TaskSite
+from tral_monai.rounds.regions.slide_grid import is_field
+from tral_monai.slides.magnification import level0_per_tile
 from tral_monai.slides.slide import Slide
-from tral_monai.slides.tissue import TissueMask, tissue_mask
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +38,13 @@ _DESCRIPTIONS = {
     "nuclei": "Nuclei of known classes on slides and fields (OSAL-ND)",
 }
 _OPTIONS: dict[str, dict[str, float]] = {"tissue": {"undefined_below": 0.6}, "nuclei": {"min_score": 0.5}}
-_FIELD_UM = 1000.0  # a smaller image is one that somebody chose: no piece of tissue on it is too small to count
 _REPORT_SECONDS = 10.0
 _MASKS_KEPT = 8  # of at most some 10 MB
+_PATIENCE_S = 600.0
 
 
 class SiteInferTask(InferTask):
-    """Infers with the current model of a task. One inference runs at a time; others wait.
+    """Infers with the current model of a task. One inference runs at a time; others wait, ten minutes at most.
 
     The type is ``segmentation`` for nuclei as well: 3D Slicer lists it, and for ``detection`` it would send boxes in
     space in place of label maps when it saves.
@@ -64,7 +67,8 @@ class SiteInferTask(InferTask):
         self._source = ImageSource(task.catalog, allowed=allowed, site_mpp=task.site.settings.mpp)
         self._one_at_a_time, self._loading = threading.Lock(), threading.Lock()
         self._loaded: tuple[tuple[str, int, int], Any] | None = None
-        self._masks: OrderedDict[tuple[str, int, int, float], TissueMask] = OrderedDict()
+        self._masks = MaskCache(_MASKS_KEPT)
+        self._running: _Report | None = None
 
     def info(self) -> dict[str, Any]:
         """What ``/info/`` shows of the model."""
@@ -95,6 +99,7 @@ class SiteInferTask(InferTask):
             UnknownItemError: there is no such image, or no model yet.
             SlideError: the image cannot be read.
             CheckpointError: the model's file cannot be used.
+            BusyError: other inferences take longer than ten minutes.
         """
         wanted = parse_wsi_request(request, options=tuple(_OPTIONS[self._task.name]))
         output_of(request.get("output"))  # said before an hour of inference, not after it
@@ -114,6 +119,7 @@ class SiteInferTask(InferTask):
             UnknownItemError: there is no such image, or no model yet.
             SlideError: the image cannot be read.
             OutputError: the label map cannot be written.
+            BusyError: as above.
         """
         wanted = parse_wsi_request(request, options=tuple(_OPTIONS[self._task.name]))
         extension = extension_of(request.get("result_extension"))
@@ -140,16 +146,18 @@ class SiteInferTask(InferTask):
                     f"/infer/wsi/{self._task.name} for a region of it or all of it"
                 )
             regions = wanted.regions(dimensions)
-            mapper = self._mapper(network, wanted.options)
-            with self._one_at_a_time:
-                mask = self._mask(slide) if self._task.name == "tissue" or mapper.uses_mask(slide) else None
+            mapper = self._mapper(network, wanted.options, slide)
+            tissue = self._task.name == "tissue"
+            if tissue:
+                _check_size(regions, MapGrid(dimensions, level0_per_tile(slide.mpp, tile_px=mapper.stride_px)))
+            with self._alone(slide.name) as report:
+                mask = self._masks.mask(path, slide, mapper) if tissue or mapper.uses_mask(slide) else None
                 ready = time.perf_counter()
-                report = _Report(slide.name)
-                maps = [
+                found = (
                     mapper.map_slide(slide, region_level0=region, mask=mask, on_progress=report) for region in regions
-                ]
-        if self._task.name == "tissue":
-            _check_size(regions, maps[0].grid)
+                )
+                # A tissue map is as large as the slide, whatever part was looked at, so only one is kept.
+                maps = [functools.reduce(joined_map, found)] if tissue else list(found)
         inferred = time.perf_counter()
         shapes = self._shapes(maps, network)
         if wanted.min_poly_area:
@@ -200,26 +208,30 @@ class SiteInferTask(InferTask):
                 self._loaded = (key, network)
             return self._loaded[1]
 
-    def _mapper(self, network: Any, options: Mapping[str, float]) -> Any:
+    def _mapper(self, network: Any, options: Mapping[str, float], slide: Slide) -> Any:
         if self._task.name == "nuclei":
             from tral_monai.inference.nuclei.nucleus_mapper import NucleusMapper
 
             return NucleusMapper(network, device=self._task.device, **options)  # type: ignore[arg-type]
         from tral_monai.inference.tissue_mapper import TissueMapper
 
-        return TissueMapper(network, device=self._task.device, **options)  # type: ignore[arg-type]
+        # A field is what somebody cut out: no piece of tissue on it is too small to count.
+        smallest = 0.0 if is_field(slide) else None
+        return TissueMapper(network, device=self._task.device, min_object_um2=smallest, **options)  # type: ignore[arg-type]
 
-    def _mask(self, slide: Slide) -> TissueMask:
-        """The tissue of a whole slide, which a region is judged by as well; it costs seconds on a large slide."""
-        state = slide.path.stat()
-        key = (str(slide.path), state.st_mtime_ns, state.st_size, slide.mpp)
-        if key not in self._masks:
-            field = max(slide.dimensions) * slide.mpp < _FIELD_UM
-            self._masks[key] = tissue_mask(slide, min_object_um2=0.0 if field else None)
-            while len(self._masks) > _MASKS_KEPT:
-                self._masks.popitem(last=False)
-        self._masks.move_to_end(key)
-        return self._masks[key]
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[_Report]:
+        """Wait for other inferences to end, but not for ever, since a client that waits holds one of few threads."""
+        if not self._one_at_a_time.acquire(timeout=_PATIENCE_S):
+            running = self._running  # gone where it ended in this very moment
+            what = "" if running is None else f" on {running}"
+            raise BusyError(f"another inference{what} is going on; ask again once it has ended")
+        try:
+            self._running = _Report(name)
+            yield self._running
+        finally:
+            self._running = None
+            self._one_at_a_time.release()
 
     def _shapes(self, maps: list[Any], network: Any) -> Shapes:
         if self._task.name == "nuclei":
@@ -228,15 +240,21 @@ class SiteInferTask(InferTask):
 
 
 class _Report:
-    """Tells the log, which clients can show, how far an inference is."""
+    """Tells the log, which clients can show, how far an inference is; as text, it is what others who wait are told."""
 
     def __init__(self, name: str) -> None:
-        self._name, self._told = name, time.monotonic()
+        self._name, self._began, self._told = name, time.monotonic(), time.monotonic()
+        self._at = (0, 0)
 
     def __call__(self, done: int, total: int) -> None:
+        self._at = (done, total)
         if time.monotonic() - self._told >= _REPORT_SECONDS:
             self._told = time.monotonic()
             logger.info("%s: %d of %d tiles", self._name, done, total)
+
+    def __str__(self) -> str:
+        done, total = self._at
+        return f"{self._name} ({done} of {total} tiles, for {time.monotonic() - self._began:.0f} s)"
 
 
 def _trained_mpp(network: Any) -> float:

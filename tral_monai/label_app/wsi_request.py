@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 from tral_monai.errors import ConfigError
 from tral_monai.inference.slide_window import Rectangle
+from tral_monai.label_app.joined_rectangles import joined_rectangles
 
 Output = Literal["asap", "dsa", "json"]
 OUTPUTS: tuple[Output, ...] = ("asap", "dsa", "json")
 
 _MOST_TILES = 10_000
+_MOST_REGIONS = 1_000  # that touch no other: each takes up to a tenth of a second on a large slide besides its tiles
 _LARGEST = 1 << 40  # far beyond any slide; larger numbers are nonsense
 
 
@@ -39,13 +41,13 @@ class WsiRequest:
     options: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def regions(self, dimensions: tuple[int, int]) -> list[Rectangle | None]:
-        """The regions to look at, cut at the slide's border; None is the whole slide.
+        """The regions to look at, cut at the slide's border, neighbours joined; None is the whole slide.
 
         Args:
             dimensions: (width, height) of the slide, level-0 px.
 
         Raises:
-            ConfigError: nothing of what is asked for lies on the slide.
+            ConfigError: nothing of what is asked for lies on the slide, or it is scattered over too many places.
         """
         size = self.size if self.size is not None else dimensions
         asked = self.tiles or ((*self.location, *size),)
@@ -55,6 +57,12 @@ class WsiRequest:
             raise ConfigError(
                 f"the region of {width} x {height} px at ({x}, {y}) lies outside of the slide, which has "
                 f"{dimensions[0]} x {dimensions[1]} px; give level-0 coordinates"
+            )
+        found = joined_rectangles(found)
+        if len(found) > _MOST_REGIONS:
+            raise ConfigError(
+                f"wsi_tiles may ask for {_MOST_REGIONS} separate regions, but asks for {len(found)} that are not side "
+                "by side; ask for fewer at a time, or for one region by location and size"
             )
         whole = (0, 0, *dimensions)
         return [None] if whole in found else list(found)

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -104,20 +105,36 @@ def tissue_names(tissue_classes: Sequence[str], background: str = "Background") 
     return (*(name for name in tissue_classes if name != background), "Undefined")
 
 
-def tissue_shapes(maps: Sequence[TissueMap], colours: Mapping[str, Sequence[int]] | None = None) -> Shapes:
+def joined_map(first: TissueMap, other: TissueMap) -> TissueMap:
+    """Two maps of one slide by the same mapper, each of a part of it, as one; the second wins where both looked.
+
+    Args:
+        first: the one, without ``probabilities``, which are dropped.
+        other: the other.
+    """
+    looked = other.class_index != other.classes.background
+    return dataclasses.replace(
+        first,
+        class_index=np.where(looked, other.class_index, first.class_index),
+        confidence=np.where(looked, other.confidence, first.confidence),
+        probabilities=None,
+        failed_centres_level0=np.concatenate([first.failed_centres_level0, other.failed_centres_level0]),
+        failures=tuple(dict.fromkeys((*first.failures, *other.failures))),
+        seconds={stage: value + other.seconds.get(stage, 0.0) for stage, value in first.seconds.items()},
+    )
+
+
+def tissue_shapes(maps: Iterable[TissueMap], colours: Mapping[str, Sequence[int]] | None = None) -> Shapes:
     """Regions of equal class of one slide, merged over tiles and over the parts of it that were mapped.
 
     Args:
         maps: one or more maps of the same slide by the same mapper, each of a part of it.
         colours: class colours that win over the built-in ones.
     """
-    first = maps[0]
-    index, confidence = first.class_index.copy(), first.confidence.copy()
-    for other in maps[1:]:
-        looked = other.class_index != other.classes.background
-        index[looked], confidence[looked] = other.class_index[looked], other.confidence[looked]
-    index[index == first.classes.not_analysed] = first.classes.background  # a warning tells of these
-    merged = dataclasses.replace(first, class_index=index, confidence=confidence)
+    first = functools.reduce(joined_map, maps)
+    # Tiles that could not be analysed are not drawn; a warning tells of these.
+    shown = np.where(first.class_index == first.classes.not_analysed, first.classes.background, first.class_index)
+    merged = dataclasses.replace(first, class_index=shown)
     names = tissue_names(first.classes.model_classes, first.classes.names[first.classes.background])
     values = {name: value for value, name in enumerate(names, 1)}
     found = list(class_annotations(merged, colours=colours))
