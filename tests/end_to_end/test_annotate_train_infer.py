@@ -66,6 +66,7 @@ class Person:
         sample = self.qupath.next_image("tissue_tri_al_quota")
         self.samples.append(sample)
         answer = self._submit(self.qupath, sample)["tissue"]
+        assert answer["regions_answered"] >= 1, answer  # of this submission, whoever took it in
         assert not answer["problems"], answer
 
     def until_spent(self) -> str:

@@ -73,7 +73,9 @@ def test_two_slides_that_differ_by_suffix_alone_keep_their_whole_names(tmp_path:
     assert store.get_image_uri("a.tiff") == str(tmp_path / "a.tiff")
     upload = tmp_path / "up.xml"
     upload.write_text(qupath_xml([*TUMOR, ("Region", "Rectangle", box(100, 100, 200, 200))]))
+    assert store.stored_label() == ""
     assert store.save_label("a.tiff", str(upload), "final", {}) == "a.tiff"
+    assert store.stored_label() == "labels/final/a.tiff.xml"
     assert sync_labels(site)["tissue"].regions_answered == 1
     with site.tasks["tissue"].ledger() as ledger:
         assert [answer.region.slide for answer in ledger.answers()] == ["a.tiff"]

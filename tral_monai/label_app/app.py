@@ -39,6 +39,7 @@ from tral_monai.label_app.wsi_answer import write_answer
 from tral_monai.rounds.regions.candidates import slide_problems
 from tral_monai.rounds.regions.intake import sync_labels
 from tral_monai.rounds.regions.publish import hold_training_lock
+from tral_monai.rounds.regions.saved_settings import save_settings
 from tral_monai.rounds.regions.settings import read_settings
 from tral_monai.rounds.regions.site import AnnotationSite, TaskSite
 from tral_monai.strategies.registry import strategy_class, strategy_names
@@ -122,6 +123,10 @@ class PathologyApp(MONAILabelApp):
     def info(self) -> dict[str, Any]:
         """What clients ask for first. ``problems`` is this app's own: slides that cannot be used, and why."""
         meta: dict[str, Any] = super().info()
+        if not self.site.catalog.entries():
+            nothing = f"no slide or picture lies directly in {self.site.studies.name}; check --studies"
+            meta["problems"] = {name: {"": nothing} for name in self.site.tasks}
+            return meta
         meta["problems"] = {name: slide_problems(task) for name, task in self.site.tasks.items()}
         return meta
 
@@ -135,6 +140,7 @@ class PathologyApp(MONAILabelApp):
             origins = [str(origin) for origin in monailabel_settings.MONAI_LABEL_CORS_ORIGINS]
             install(web.app, loopback=loopback, origins=origins)
         super().on_init_complete()
+        save_settings(self.site)  # for `python -m tral_monai regions`
         threading.Thread(target=self._take_labels_in, name="labels", daemon=True).start()
 
     # -- what is asked for --------------------------------------------------------------------------------------------
@@ -154,7 +160,8 @@ class PathologyApp(MONAILabelApp):
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
         """Take a submission in; what counted and what did not goes back to the client."""
         logger.info("label saved for %s", image_id)
-        return {name: report.to_dict() for name, report in sync_labels(self.site, client=peer()).items()}
+        reports = sync_labels(self.site, client=peer(), submitted=self.datastore().stored_label())
+        return {name: report.to_dict() for name, report in reports.items()}
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Infer on one picture, or with ``save_label`` on a slide whose result is kept under ``label_tag``.

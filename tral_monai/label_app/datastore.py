@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from threading import RLock
+from threading import RLock, local
 from typing import Any
 
 from filelock import FileLock
@@ -28,9 +28,9 @@ from tral_monai.atomic_file import atomic_path
 from tral_monai.errors import ConfigError, OutputError, UnknownItemError
 from tral_monai.label_app.label_map import is_label_map, label_map_as_geojson
 from tral_monai.label_app.safe_names import check_mapping, check_name, check_tag, inside
-from tral_monai.label_app.study_files import StudyFiles, label_suffix, store
+from tral_monai.label_app.study_files import StudyFiles, label_suffix, own_id, store
 from tral_monai.label_app.study_watcher import StudyWatcher
-from tral_monai.rounds.regions.catalog import SlideListing, slide_id
+from tral_monai.rounds.regions.catalog import slide_id
 from tral_monai.rounds.regions.intake import check_submission, sync_labels
 from tral_monai.rounds.regions.label_file import LABEL_SUFFIXES, label_stem
 from tral_monai.rounds.regions.site import AnnotationSite
@@ -57,6 +57,7 @@ class SlideDatastore(LocalDatastore):
         self._root = Path(studies).absolute()
         self._files = StudyFiles(self._root, site.catalog)
         self._config_ts = 0
+        self._stored = local()
         self._watcher = StudyWatcher(
             site, remarks=self._init_from_datastore_file, remarks_name="datastore_v2.json", refresh=self.refresh
         )
@@ -236,12 +237,17 @@ class SlideDatastore(LocalDatastore):
             except OSError as error:
                 raise OutputError(f"cannot make the folder labels/{label_tag} ({error.strerror})") from error
             store(source, folder / f"{identifier}{suffix}")
+            self._stored.source = f"labels/{label_tag}/{identifier}{suffix}"
             with self._update():
                 self._scan()
                 if identifier in self._datastore.objects:
                     self._datastore.objects[identifier].labels[label_tag] = DataModel(info=info, ext=suffix)
         logger.info("label %s%s stored under %s", identifier, suffix, label_tag)
         return identifier
+
+    def stored_label(self) -> str:
+        """The label file that the calling thread stored last, relative to the studies folder; empty without one."""
+        return str(getattr(self._stored, "source", ""))
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Delete an image's label files of one tag, and forget what they said.
@@ -355,7 +361,7 @@ class SlideDatastore(LocalDatastore):
         listing = self._site.catalog.listing()
         for tag, of_tag in self._files.labels().items():
             for stem, names in of_tag.items():
-                identifier = stem if stem in found else _own_id(listing, stem)
+                identifier = stem if stem in found else own_id(listing, stem)
                 if identifier in found:
                     before = old[identifier].labels.get(tag) if identifier in old else None
                     if before is None or f"{identifier}{before.ext}" not in names:
@@ -386,14 +392,6 @@ class SlideDatastore(LocalDatastore):
 
     def _on_modify_event(self, event: Any) -> None:
         self._watcher.modified(event)
-
-
-def _own_id(listing: SlideListing, name: str) -> str:
-    """The id of the slide that a label file is called after, or the name itself."""
-    try:
-        return listing.client_id(listing.find(name).name)
-    except UnknownItemError:
-        return name
 
 
 def _without(info: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:

@@ -120,6 +120,14 @@ def _region(listing: SlideListing, image_id: str) -> list[int] | None:
     return None if region is None else list(region.bbox_level0)
 
 
+def own_id(listing: SlideListing, name: str) -> str:
+    """The id of the slide that a label file is called after, or the name itself."""
+    try:
+        return listing.client_id(listing.find(name).name)
+    except UnknownItemError:
+        return name
+
+
 def label_suffix(name: str) -> str:
     """Suffix of a label file, with the ``.gz`` of a packed one (``a.b.GeoJSON.gz`` -> ``.geojson.gz``)."""
     packed = ".gz" if name.lower().endswith(".gz") else ""

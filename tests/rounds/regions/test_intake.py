@@ -50,7 +50,7 @@ def test_a_new_file_answers_and_the_report_says_so(site: AnnotationSite) -> None
     assert report.changed == ("labels/final/a.xml",)
     assert report.message == (
         "tissue: 1 region answered, tiles: 2. Set aside: 1 'Fat' (see set_aside.csv). No rule for the class 'Fat': "
-        "correct the name, or add it to the class map."
+        "correct the name, or add it to the class map (classes here: Tumor, Stroma)."
     )
     assert json.loads(json.dumps(report.to_dict()))["message"] == report.message
     with site.tasks["tissue"].ledger() as ledger:
@@ -63,6 +63,16 @@ def test_a_new_file_answers_and_the_report_says_so(site: AnnotationSite) -> None
         ]
     again = sync_labels(site)["tissue"]
     assert (again.changed, again.message) == ((), "tissue: nothing new.")
+
+
+def test_who_submits_is_told_of_the_submission_also_where_somebody_else_has_taken_it_in(site: AnnotationSite) -> None:
+    (site.labels_dir / "a.xml").write_text(qupath_xml([REGION, TUMOR]))
+    sync_labels(site, client="ben")  # asks for a sample in this very moment
+    report = sync_labels(site, client="anna", submitted="labels/final/a.xml")["tissue"]
+    assert (report.regions_answered, report.changed) == (1, ("labels/final/a.xml",))
+    with site.tasks["tissue"].ledger() as ledger:
+        assert ledger.submissions()["labels/final/a.xml"].client == "anna"
+        assert len(ledger.answers()) == 1
 
 
 def test_nothing_is_read_or_hashed_again_while_nothing_changes(

@@ -127,7 +127,7 @@ def check_submission(site: AnnotationSite, image: str, path: Path, *, name: str 
     return file
 
 
-def sync_labels(site: AnnotationSite, *, client: str = "") -> dict[Task, SyncReport]:
+def sync_labels(site: AnnotationSite, *, client: str = "", submitted: str = "") -> dict[Task, SyncReport]:
     """Bring the ledgers in line with the label files.
 
     A file that cannot be read leaves what it said before, and is reported each time. Files of slides that are gone, and
@@ -137,6 +137,8 @@ def sync_labels(site: AnnotationSite, *, client: str = "") -> dict[Task, SyncRep
     Args:
         site: the site.
         client: who sent what is new.
+        submitted: a file, relative to the studies' folder, that the client has just sent: it is read and reported also
+            where somebody else's look has come upon it first.
 
     Returns:
         What changed, by task.
@@ -151,12 +153,12 @@ def sync_labels(site: AnnotationSite, *, client: str = "") -> dict[Task, SyncRep
         ledgers = {name: stack.enter_context(contextlib.closing(task.ledger())) for name, task in site.tasks.items()}
         for name, ledger in ledgers.items():
             check_identity(site.tasks[name], ledger)
-        return _Intake(site, ledgers, client).run()
+        return _Intake(site, ledgers, client, submitted).run()
 
 
 class _Intake:
-    def __init__(self, site: AnnotationSite, ledgers: Mapping[Task, RegionLedger], client: str) -> None:
-        self._site, self._ledgers, self._client = site, ledgers, client
+    def __init__(self, site: AnnotationSite, ledgers: Mapping[Task, RegionLedger], client: str, submitted: str) -> None:
+        self._site, self._ledgers, self._client, self._submitted = site, ledgers, client, submitted
         self._state_path = site.folder / "intake" / "files.json"
         self._state = _load(self._state_path)
         self._rules = _rules(site)
@@ -183,7 +185,8 @@ class _Intake:
     def _look_at(self, one: _Found) -> None:
         before = self._state.get(one.source, {})
         same_rules = before.get("rules") == self._rules
-        if same_rules and before.get("stamp") == one.stamp and self._is_recorded(one.source, before):
+        same = same_rules and before.get("stamp") == one.stamp
+        if same and one.source != self._submitted and self._is_recorded(one.source, before):
             if before.get("error"):
                 self._problems.append(before["error"])
             return
