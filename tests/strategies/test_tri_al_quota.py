@@ -39,6 +39,13 @@ def test_quotas_are_filled_by_predicted_class_most_uncertain_first() -> None:
     assert selection.ids[selection.class_asked == 1].tolist() == [5, 8, 6]
 
 
+def test_a_rate_that_was_not_measured_is_said_to_be_none() -> None:
+    outputs = _two_classes([0.9, 0.4], false_negatives=[0, 3], positives=[0, 10], labelled_counts=[5, 5])
+    blood, stroma = TriALQuota().select(outputs, 2, _rng()).reasons
+    assert blood.startswith("FNR of Blood is not known (none held out), taken as 0.32: 1 of 2 asked; ")
+    assert stroma.startswith("FNR of Stroma is 0.31: 1 of 2 asked; ")  # both drawn towards what all classes share
+
+
 def test_quotas_before_any_sample_is_looked_for() -> None:
     outputs = _two_classes([0.5])
     assert TriALQuota(smoothing="none").quotas(outputs, 100).tolist() == [25, 75]

@@ -19,7 +19,8 @@ def site_table(task: str, tables: dict[str, pd.DataFrame], info: dict[str, objec
     """
     labels, queries, metrics = tables["labels"], tables["queries"], tables["metrics"]
     what = "tiles" if task == "tissue" else "nuclei"
-    table = Table("round", title=f"{task}: regions by round", title_justify="left")
+    about = f" ({info['strategy']}, seed {info['seed']})" if "strategy" in info else ""
+    table = Table("round", title=f"{task}: regions by round{about}", title_justify="left")
     score = f"{METRIC[task]} held out"
     for column in ("asked", "answered", "open", what, "minutes", score, "published"):
         table.add_column(column, justify="right")

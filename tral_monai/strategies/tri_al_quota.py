@@ -96,11 +96,13 @@ class TriALQuota(Strategy):
         free = np.ones(len(p), dtype=bool)
         found: list[list[Rows]] = [[] for _ in quotas]
         reasons: dict[int, str] = {}
+        positives = outputs.array("positives")
 
         def accept(rows: Rows, c: int, how: str) -> None:
             free[rows] = False
             found[c].append(rows)
-            head = f"FNR of {outputs.class_name(c)} is {rates[c]:.2f}: {quotas[c]} of {n} asked; "
+            known = "is" if positives[c] else "is not known (none held out), taken as"
+            head = f"FNR of {outputs.class_name(c)} {known} {rates[c]:.2f}: {quotas[c]} of {n} asked; "
             for row in rows:
                 reasons[int(row)] = head + how.format(
                     p=p[row, c], u=f"{self.measure.replace('_', ' ')} {doubt[row]:.3f}"

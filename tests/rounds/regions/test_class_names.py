@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.rounds.regions.small_site import CONF
-from tral_monai.rounds.regions.class_names import meaning
+from tral_monai.rounds.regions.class_names import close_class, meaning
 from tral_monai.rounds.regions.settings import read_settings
 from tral_monai.rounds.regions.site import AnnotationSite
 
@@ -36,3 +36,32 @@ def test_rules_decide_before_anything_else(tmp_path: Path) -> None:
     site = AnnotationSite(tmp_path, read_settings({"tasks": "nuclei", "nuclei_class_map": str(rules)}))
     assert meaning(site.task("nuclei"), "Other") == ("class", "A")
     assert meaning(site.task("nuclei"), "ink") == ("left out", "ignored")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Lymphocyte", ("class", "Lymphocyte")),
+        ("Fibroblast", ("class", "unknown")),
+        ("lymphocyte", ("no rule", "ignored")),
+        ("Lymphocytes", ("no rule", "ignored")),
+        ("ignored", ("ignored", "ignored")),
+        (None, ("no class", "ignored")),
+    ],
+)
+def test_in_an_open_set_every_other_class_is_unknown(
+    tmp_path: Path, name: str | None, expected: tuple[str, str]
+) -> None:
+    conf = {"tasks": "nuclei", "nuclei_classes": "Tumour, Lymphocyte"}
+    assert meaning(AnnotationSite(tmp_path, read_settings(conf)).task("nuclei"), name) == expected
+    rules = tmp_path / "map.yaml"
+    rules.write_text("classes: [Tumour]\nrules: [{match: Tumour, class: Tumour}]\n")
+    mapped = AnnotationSite(tmp_path, read_settings({"tasks": "nuclei", "nuclei_class_map": str(rules)}))
+    assert meaning(mapped.task("nuclei"), "Fibroblast") == ("no rule", "ignored")
+
+
+def test_a_slip_of_the_pen_is_told_from_another_class(tmp_path: Path) -> None:
+    conf = {"tasks": "nuclei", "nuclei_classes": "Tumour, Lymphocyte"}
+    task = AnnotationSite(tmp_path, read_settings(conf)).task("nuclei")
+    assert close_class(task, "tumor") == "Tumour"
+    assert close_class(task, "Monocyte") is None

@@ -138,6 +138,17 @@ def test_held_out_regions_are_asked_for_until_one_is_answered(task, model):
     assert first.reason.startswith("no held-out region is measured yet, and tri_al_quota goes by errors")
 
 
+def test_held_out_regions_that_nobody_answered_are_asked_for_anew(task, model):
+    prepare_query(task)
+    first = [row for row in asked(task) if row.purpose == "val"]
+    answer(task, first[0], *[row for row in asked(task) if row.purpose == "train"])
+    train(task, model)
+    prepare_query(task)
+    later = [row for row in asked(task, 1) if row.purpose == "val"]
+    assert len(later) == 2 - 1
+    assert later[0].region not in {row.region for row in first}
+
+
 def test_a_strategy_that_only_the_model_lacks(task):
     prepare_query(task)
     answer(task, *asked(task))

@@ -96,6 +96,15 @@ def test_an_unknown_name_keeps_its_place_in_an_answered_region(site: AnnotationS
     assert answer.cost_labels == 1.0
 
 
+def test_a_region_of_which_every_name_is_unknown_stays_open(site: AnnotationSite) -> None:
+    ask(site, "tissue", ASKED)
+    mark = ("Region", "Rectangle", box(256, 256, 256, 256))
+    only_strange = said(site, qupath_xml([mark, ("Fat", "Polygon", box(300, 300, 128, 128))]))["tissue"]
+    assert only_strange.answers == ()
+    assert only_strange.unknown_names == ("Fat",)
+    assert only(said(site, qupath_xml([mark]))["tissue"]).shapes == ()  # looked at, and nothing there
+
+
 def test_a_rule_of_the_class_map_names_the_class_and_carved_out_areas_stay(tmp_path: Path) -> None:
     rules = tmp_path / "map.yaml"
     rules.write_text(

@@ -92,8 +92,8 @@ def choose_regions(
 
     A first round looks at as many slides as it asks for regions, drawn at random; so does every other query that covers
     the tissue. Training regions are chosen by the strategy. Where it cannot work yet they cover the tissue, which the
-    reasons say. Held-out regions come with round 0, and again as long as none of them is answered: without any no model
-    can be measured. The ranks mix both evenly.
+    reasons say. Held-out regions come with round 0, and later rounds ask for as many as are still unanswered: with few
+    of them models are measured badly. The ranks mix both evenly.
 
     Args:
         task: the task's site.
@@ -110,8 +110,8 @@ def choose_regions(
     strategy = make_strategy(task, name)
     taken = taken_regions(ledger, but_round=round_ if anew else None)
     why = stands_in(task, strategy, ledger)
-    answered_val = any(answer.purpose == "val" for answer in ledger.answers())
-    n_val = settings.val_budget if round_ == 0 or not answered_val else 0
+    answered_val = sum(answer.purpose == "val" for answer in ledger.answers())
+    n_val = settings.val_budget if round_ == 0 else max(0, settings.val_budget - answered_val)
     train = _to_train_on(task, why, round_, taken, progress)
     val = _some(task, "val", round_, taken, n_val, n_val, progress) if n_val else train.iloc[:0]
     n_val = min(n_val, len(val))

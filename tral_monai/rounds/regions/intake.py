@@ -55,6 +55,7 @@ class SyncReport:
         unknown_names: class names in them that no task knows.
         problems: what was repaired or left out in them, and every file that cannot be read at all.
         changed: files that were taken in or forgotten, relative to the studies' folder.
+        classes: the classes that the task learns.
     """
 
     task: Task
@@ -64,6 +65,7 @@ class SyncReport:
     unknown_names: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
     @property
     def message(self) -> str:
@@ -79,7 +81,10 @@ class SyncReport:
             text += f" Set aside: {names} (see {SET_ASIDE_NAME})."
         if self.unknown_names:
             names = ", ".join(f"'{name}'" for name in self.unknown_names)
-            text += f" No rule for the class {names}: correct the name, or add it to the class map."
+            text += (
+                f" No rule for the class {names}: correct the name, or add it to the class map (classes here: "
+                f"{', '.join(self.classes)})."
+            )
         if self.problems:
             text += f" {len(self.problems)} problem{'s' * (len(self.problems) > 1)}: {self.problems[0]}"
         return text
@@ -285,6 +290,7 @@ class _Intake:
             unknown_names=tuple(sorted(names)),
             problems=tuple(dict.fromkeys((*own, *self._problems))),
             changed=tuple(self._changed),
+            classes=self._site.tasks[task].classes,
         )
 
 

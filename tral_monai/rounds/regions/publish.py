@@ -127,7 +127,15 @@ def roll_back(task: TaskSite) -> dict[str, Any]:
                 _swap(task.auxiliary_path, previous_auxiliary(task), *pending["auxiliary"])
             rounds = {sha256: round_ for round_, sha256 in ledger.table("models")[["round", "sha256"]].to_numpy()}
             before, now = (int(rounds.get(pending[key], 0)) for key in ("from", "to"))
-            ledger.record_info({"rolling_back": None, "published_round": now, f"published_round_{ledger.round}": False})
+            note = f"rolled back from the model of round {before} to that of round {now}"
+            ledger.record_info(
+                {
+                    "rolling_back": None,
+                    "published_round": now,
+                    f"published_round_{ledger.round}": False,
+                    "training_note": note,
+                }
+            )
             if now == ledger.round:
                 ledger.record_info({f"published_round_{now}": True})
             return {"task": task.name, "rolled_back": True, "published_round": now, "before": before}

@@ -121,7 +121,10 @@ def read_submission(
             ]
             within = [row for row in own if _lies_in(where.areas[row], candidate.region, task)]
             nobodys = not candidate.asked and not any(_same(candidate.region, other) for other in others)
-            empty = not any(_lies_in(where.areas[row], candidate.region, task) for row in rows)
+            inside = [row for row in rows if _lies_in(where.areas[row], candidate.region, task)]
+            empty = not inside
+            if task == "tissue" and not within and any(_is_strange(meanings, file.objects[row]) for row in inside):
+                continue  # all that was drawn there has a name that nobody knows: the region stays open
             if within or (candidate.looked_at and (candidate.asked or (nobodys and empty))):
                 answer, taken = _answer(
                     site, file, candidate, [row for row in rows if usable[row] == ""], where, meanings
@@ -158,6 +161,10 @@ def _is_touched(region: Region, task: Task, answered: Sequence[Region], where: _
         if usable[row] != _OTHERS and area.intersection(region.polygon).area >= _OWN_SHARE * area.area:
             return True
     return False
+
+
+def _is_strange(meanings: Mapping[Task, Mapping[str | None, Meaning]], one: LabelObject) -> bool:
+    return all(of_task[one.class_name].kind == "no rule" for of_task in meanings.values())
 
 
 def _kept_problem(number: int) -> str:

@@ -222,6 +222,10 @@ class _Round:
         self.ledger.record_evaluation(
             self.round, split, found.metrics, found.confusion, self.task.classes * bool(found.confusion)
         )
+        if split == "val" and found.confusion:
+            absent = [name for name, row in zip(self.task.classes, found.confusion, strict=True) if not sum(row)]
+            if absent:
+                self.log(f"no held-out tile is {' or '.join(absent)}: the score says nothing of it")
         which = "new" if split == "val" else "published"
         self.log(f"{which} model: {KEY_METRIC[self.task.name]} {found.key(self.task.name):.3f}")
         return found
