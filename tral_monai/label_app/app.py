@@ -238,14 +238,12 @@ class PathologyApp(MONAILabelApp):
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _refuse_second_training(self, model: str) -> None:
-        busy = [one for one in tasks("train") if one["status"] in ("SUBMITTED", "RUNNING")]
-        if busy:
-            running = busy[0]["request"].get("model")
-            raise BusyError(f"a training of '{running}' is going on; wait for its end (GET /train/), or stop it first")
+        if any(
+            one["status"] in ("SUBMITTED", "RUNNING") and one["request"].get("model") == model for one in tasks("train")
+        ):
+            raise BusyError(f"a training of '{model}' is going on; wait for its end (GET /train/), or stop it first")
         if model in self._trainers:
-            hold_training_lock(
-                self.site.task(model)
-            ).release()  # of a server that was killed, a training may still be running
+            hold_training_lock(self.site.task(model)).release()  # a training may outlive the server that began it
 
     def _infer_task(self, request: Mapping[str, Any]) -> SiteInferTask:
         task = self._one_of(self._infers, str(request.get("model")), "model")
