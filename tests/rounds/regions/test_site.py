@@ -73,6 +73,9 @@ def test_the_model_is_the_published_one_else_the_labs(tmp_path: Path) -> None:
     assert task.current_model is None
     task = site_of(tmp_path, tissue_checkpoint=str(checkpoint)).task("tissue")
     assert task.current_model == checkpoint
+    checkpoint.rename(checkpoint.with_name("away.pt"))
+    assert task.current_model is None
+    checkpoint.with_name("away.pt").rename(checkpoint)
     task.folder.mkdir(parents=True, exist_ok=True)
     task.model_path.write_bytes(b"")
     assert task.current_model == task.model_path

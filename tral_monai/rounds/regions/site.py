@@ -148,10 +148,11 @@ class TaskSite:
 
     @property
     def current_model(self) -> Path | None:
-        """The model to infer with: the published one, else the checkpoint that the lab gave, else None."""
+        """The model to infer with: the published one, else the checkpoint that the lab gave, if it is there, else None."""
         if self.model_path.is_file():
             return self.model_path
-        return Path(self.settings.checkpoint) if self.settings.checkpoint is not None else None
+        own = self.settings.checkpoint
+        return Path(own) if own is not None and Path(own).is_file() else None
 
     def round_dir(self, round_: int) -> Path:
         """Folder of what a round's training leaves."""
