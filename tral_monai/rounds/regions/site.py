@@ -148,7 +148,7 @@ class TaskSite:
 
     @property
     def current_model(self) -> Path | None:
-        """The model to infer with: the published one, else the checkpoint that the lab gave, if it is there, else None."""
+        """The model to infer with: the published one, else the checkpoint that the lab gave, where there is one."""
         if self.model_path.is_file():
             return self.model_path
         own = self.settings.checkpoint
