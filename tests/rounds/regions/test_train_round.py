@@ -311,7 +311,7 @@ def test_two_at_once(site):
 
 def test_another_ledger(site):
     other = tissue_site(site.site.studies, tissue_classes="Stroma, Muscle")
-    with pytest.raises(LedgerError, match="holds another run .classes: recorded"):
+    with pytest.raises(LedgerError, match="were begun with other settings .classes: "):
         quick(other, force=True)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Literal, NamedTuple
 
 from tral_monai.data.nuclei.open_set import IGNORED, UNKNOWN
@@ -11,6 +12,7 @@ from tral_monai.rounds.regions.site import TaskSite
 
 _UNKNOWN_NAMES = ("unknown", "other", "others")
 _CLOSE = 0.75  # of difflib's ratio: "lymphocyt" and "Lymphocytes" for "lymphocyte", but not "monocyte" (0.67)
+_UNNAMED = re.compile(r"value \d+")  # what a label map's values without a name are called
 _IGNORED_NAMES = ("ignored", "ignore", "ignore*")
 
 Kind = Literal["class", "ignored", "left out", "no rule", "no class"]
@@ -57,4 +59,4 @@ def close_class(task: TaskSite, name: str) -> str | None:
 
 def _is_another_kind(task: TaskSite, name: str) -> bool:
     alone = len(task.site.tasks) == 1 and task.settings.class_map is None
-    return alone and close_class(task, name) is None
+    return alone and not _UNNAMED.fullmatch(name) and close_class(task, name) is None
