@@ -45,6 +45,7 @@ def test_rules_decide_before_anything_else(tmp_path: Path) -> None:
         ("Fibroblast", ("class", "unknown")),
         ("lymphocyte", ("no rule", "ignored")),
         ("Lymphocytes", ("no rule", "ignored")),
+        ("value 3", ("no rule", "ignored")),  # of a label map that names it not
         ("ignored", ("ignored", "ignored")),
         (None, ("no class", "ignored")),
     ],
