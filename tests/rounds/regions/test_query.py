@@ -519,3 +519,11 @@ def test_names_of_strategies(task):
     for ask in (next_region, prepare_query):
         with pytest.raises(UnknownItemError, match="no tissue strategy 'osal_nd'; there are: badge, balanced, "):
             ask(task, strategy="osal_nd")
+
+
+def test_an_open_slide_that_cannot_be_used_says_why(studies):
+    write_slide(studies / "nowhere.tif", slide_pixels(("SS", "SS")), mpp=None)
+    task = tissue_site(studies, tissue_budget=2, tissue_val_budget=0)
+    candidate_regions(task)
+    with pytest.raises(RoundSpentError, match=r"nowhere.tif cannot be used: the file records no .* --conf mpp 0\.25"):
+        next_region(task, strategy=None, client=None, image="nowhere")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tral_monai.atomic_file import atomic_path
-from tral_monai.errors import AnnotationError, SlideError
+from tral_monai.errors import AnnotationError, MissingMppError, SlideError
 from tral_monai.file_hash import file_sha256
 from tral_monai.rounds.regions.catalog import SlideEntry
 from tral_monai.rounds.regions.region import Region
@@ -67,6 +67,11 @@ class CandidateCache:
             if isinstance(error, OSError) and not isinstance(error, SlideError) and entry.path.is_file():
                 raise  # the cache itself cannot be written
             problem = str(error).removeprefix(f"{entry.name}: ")
+            if isinstance(error, MissingMppError):
+                problem = (
+                    "the file records no micrometres per pixel; give the scanner's value, such as 0.25 for a 40x scan, "
+                    "in the column mpp of slides.csv in the studies folder, or for all such files with --conf mpp 0.25"
+                )
             logger.warning("%s is left out: %s", entry.name, problem)
             self._write_note(entry, {"asked": asked, "table": None, "problem": problem})
             return None

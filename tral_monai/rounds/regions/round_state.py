@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Collection
 
+from tral_monai.rounds.regions.candidates import slide_problems
 from tral_monai.rounds.regions.region import AskedRegion
 from tral_monai.rounds.regions.region_ledger import RegionLedger
 from tral_monai.rounds.regions.site import TaskSite
@@ -70,6 +71,9 @@ def nothing_on(task: TaskSite, ledger: RegionLedger, round_: int, slide: str, go
         slide: file name of the slide.
         gone: slides that are no longer in the folder.
     """
+    problem = slide_problems(task).get(slide)
+    if problem is not None:
+        return f"{slide} cannot be used: {problem}"
     elsewhere = Counter(row.region.slide for row in open_rows(ledger, round_))
     for name in (*gone, slide):
         elsewhere.pop(name, None)
