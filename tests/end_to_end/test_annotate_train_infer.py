@@ -27,7 +27,7 @@ SPLITS = {"A-01": "train", "B-01": "train", "A-02": "val", "B-02": "val"}
 CLASSES = ("Damaged", "Muscle", "Stroma", "Urothelium")  # blood is too rare on slides this small
 BUDGET, VAL_BUDGET, CYCLES = 8, 10, 5
 FEW_TILES = {"batch_size": 4, "learning_rate": 1.0e-3, "patience": 20, "max_epochs": 40}
-TRAINING_S = 100.0
+TRAINING_S = 400.0
 
 
 def train(server: LabelServer) -> dict[str, Any]:

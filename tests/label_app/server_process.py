@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-START_S = 60.0
+START_S = 150.0
 STOP_S = 20.0
 
 
