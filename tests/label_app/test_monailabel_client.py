@@ -13,7 +13,7 @@ pytest.importorskip("monailabel")
 from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
-from tests.label_app.annotator import Annotator, coco_truth, grey_png, tiny_cohort_truth
+from tests.label_app.annotator import Annotator, coco_truth, grey_png, region_shape, tiny_cohort_truth
 from tests.label_app.qupath_requests import Shape, asap_xml
 from tests.label_app.sites import DOTTED
 
@@ -157,7 +157,8 @@ def test_nuclei_are_asked_for_in_fields_and_counted(client, fields, tmp_path):
         if x + 1 <= outline.centroid.x < x + width - 1 and y + 1 <= outline.centroid.y < y + height - 1
     ]
     file = tmp_path / "nuclei.xml"
-    file.write_bytes(asap_xml(inside, (0, 0, 0, 0)))
+    # With its outline, so that it is answered also where all its nuclei are of other classes.
+    file.write_bytes(asap_xml([*inside, region_shape(sample["bbox"])], (0, 0, 0, 0)))
     report = client.save_label(name, str(file))["nuclei"]
     assert report["regions_answered"] == 1
     assert report["labels"] == len(inside)
