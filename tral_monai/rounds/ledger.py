@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
 
@@ -108,6 +108,9 @@ class Ledger:
         OutputError: its folder cannot be made, or the disk refuses the file.
     """
 
+    schema: ClassVar[str] = SCHEMA
+    """Tables that are made where they are not there yet; a ledger of more kinds of things adds its own."""
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
@@ -121,7 +124,7 @@ class Ledger:
             self._db = sqlite3.connect(self.path, timeout=5.0, isolation_level=None)
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA foreign_keys=ON")
-            self._db.executescript(SCHEMA)
+            self._db.executescript(self.schema)
         except sqlite3.OperationalError as error:
             raise _refused(self.path, error, "open") from error
         except sqlite3.DatabaseError as error:

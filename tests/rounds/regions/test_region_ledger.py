@@ -9,6 +9,7 @@ import pytest
 import shapely
 
 from tral_monai.errors import LedgerError
+from tral_monai.rounds.ledger import Ledger
 from tral_monai.rounds.regions.region import AskedRegion, Region, RegionAnswer, RegionQuery
 from tral_monai.rounds.regions.region_ledger import NOTHING_DRAWN, RegionLedger
 
@@ -232,3 +233,14 @@ def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(LedgerError, match=r"l\.sqlite"):
         RegionLedger(path)
+
+
+def test_another_file_is_no_ledger_and_a_runs_ledger_becomes_one(tmp_path: Path) -> None:
+    (tmp_path / "notes.sqlite").write_text("no database at all, but long enough to be looked at as one" * 4)
+    with pytest.raises(LedgerError, match="is not a ledger"):
+        RegionLedger(tmp_path / "notes.sqlite")
+    with Ledger(tmp_path / "run.sqlite") as ledger:
+        ledger.begin({"task": "tissue"})
+    with RegionLedger(tmp_path / "run.sqlite") as regions:
+        assert regions.submissions() == {}
+        assert regions.info()["task"] == "tissue"

@@ -81,9 +81,10 @@ class RegionLedger(Ledger):
         OutputError: its folder cannot be made.
     """
 
+    schema = Ledger.schema + SCHEMA
+
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
-        self._db.executescript(SCHEMA)
         self._db.execute("PRAGMA busy_timeout=15000")
 
     def __enter__(self) -> RegionLedger:
