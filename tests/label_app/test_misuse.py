@@ -6,7 +6,9 @@ One test per endpoint that the app adds or overrides. A canary lies beside the s
 """
 
 import http.client
+import io
 import json
+import tarfile
 import time
 from urllib.parse import quote
 
@@ -90,9 +92,9 @@ def upload(server, method, path, files, fields=None):
     return send(server, method, path, body, content_type)
 
 
-def upload_refused(server, method, path, files, fields=None):
+def upload_refused(server, method, path, files, fields=None, **allowed):
     body, content_type = multipart_data("boundary", files, fields or {"params": "{}"})
-    return refused(server, method, path, body, content_type)
+    return refused(server, method, path, body, content_type, **allowed)
 
 
 XML = asap_xml([region_shape((256, 256, 256, 256))], (0, 0, 0, 0))
@@ -283,20 +285,28 @@ def test_model_get_put_and_delete(label_server, canary, untouched):
         untouched.append(refused(label_server, "DELETE", f"/model/{name}"))
         files = {"file": ("x.pt", b"0", "application/octet-stream")}
         untouched.append(upload_refused(label_server, "PUT", f"/model/{name}", files))
-    send(label_server, "DELETE", "/model/tissue")
+    files = {"file": ("../../outside/model.pt", b"not a model", "application/octet-stream")}
+    for answer in (
+        refused(label_server, "DELETE", "/model/tissue", allowed=(422,)),
+        upload_refused(label_server, "PUT", "/model/tissue", files, allowed=(422,)),
+    ):
+        assert "models are published by trainings only" in answer[1]
     assert given.read_bytes() == before
+    assert not (label_server.studies / "active_learning" / "tissue" / "model.pt").exists()
 
 
-def test_a_model_upload_goes_into_the_app_s_folder(label_server, canary, untouched):
-    given = label_server.studies.parent / "random.pt"
-    before = given.read_bytes()
-    own = label_server.studies / "active_learning" / "tissue" / "model.pt"
-    files = {"file": ("../../outside/model.pt", before, "application/octet-stream")}
-    try:
-        upload(label_server, "PUT", "/model/tissue", files)
-        assert given.read_bytes() == before
-    finally:
-        own.unlink(missing_ok=True)
+def test_sessions_unpack_nothing_and_stay_in_their_folder(label_server, canary, untouched):
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo("../../../../outside/escaped.txt")
+        member.size = 3
+        tar.addfile(member, io.BytesIO(b"bad"))
+    files = {"files": ("a.tar", archive.getvalue(), "application/x-tar")}
+    untouched.append(upload_refused(label_server, "PUT", "/session/?uncompress=true", files, allowed=(422,)))
+    for name in ("..%2F..%2Foutside", "%2Fetc", ".."):
+        untouched.append(refused(label_server, "GET", f"/session/{name}"))
+        untouched.append(refused(label_server, "DELETE", f"/session/{name}"))
+    assert not list(canary.parent.rglob("escaped.txt"))
 
 
 def test_scoring(label_server, canary, untouched):
