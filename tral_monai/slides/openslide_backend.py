@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ class OpenSlideBackend:
     OpenSlide addresses a level in level-0 pixels. Where a level's factor is no integer (4443 / 2221) it therefore
     blends neighbours by up to half a level-0 pixel; levels with integer factors come out exactly.
 
+    OpenSlide never leaves the error of one region: every later read of that handle fails too. After a failure the file
+    is therefore opened again, so that a damaged region costs itself only, whichever thread came upon it.
+
     Args:
         path: The slide file.
 
@@ -34,6 +38,8 @@ class OpenSlideBackend:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()
+        self._closed = False
         try:
             self._slide = openslide.OpenSlide(path)
         except openslide.OpenSlideUnsupportedFormatError as error:
@@ -72,7 +78,7 @@ class OpenSlideBackend:
         factor = self._downsamples[level]
         x, y = round(column * width * factor), round(row * height * factor)
         try:
-            rgba = self._slide.read_region((x, y), level, (width, height))
+            rgba = self._read((x, y), level, (width, height))
         except openslide.OpenSlideError as error:
             raise SlideReadError(
                 f"{self._path.name}: region at x {x}, y {y} (level 0), {width} x {height} px at level {level}, "
@@ -86,6 +92,34 @@ class OpenSlideBackend:
         canvas.paste(rgba, mask=alpha)
         return np.asarray(canvas)
 
+    def _read(self, xy_level0: tuple[int, int], level: int, size_px: tuple[int, int]) -> Image.Image:
+        handle = self._slide
+        try:
+            return handle.read_region(xy_level0, level, size_px)
+        except openslide.OpenSlideError:
+            if self._closed:
+                raise
+        # The error may be an earlier one, of another region and thread: a handle of our own tells.
+        own = openslide.OpenSlide(self._path)
+        try:
+            image = own.read_region(xy_level0, level, size_px)
+        except openslide.OpenSlideError:
+            own.close()
+            self._replace(handle)
+            raise
+        self._replace(handle, own)
+        return image
+
+    def _replace(self, broken: openslide.OpenSlide, by: openslide.OpenSlide | None = None) -> None:
+        """Put a good handle in the place of a broken one. Threads that still read from that keep it alive."""
+        with self._lock:
+            if self._slide is broken and not self._closed:
+                self._slide = by if by is not None else openslide.OpenSlide(self._path)
+            elif by is not None:
+                by.close()
+
     def close(self) -> None:
         """Close the slide."""
-        self._slide.close()
+        with self._lock:
+            self._closed = True
+            self._slide.close()

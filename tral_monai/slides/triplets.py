@@ -15,10 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from tral_monai.errors import ConfigError, SlideReadError
 from tral_monai.slides.backend import RGB, WHITE, TileSource
 from tral_monai.slides.magnification import MAGNIFICATIONS, TILE_PX, magnification_to_mpp, resolve
-from tral_monai.slides.resample import ResampledTiles
 from tral_monai.slides.slide import Slide
 from tral_monai.slides.tile_cache import TileCache
-from tral_monai.slides.tile_pieces import Tile, plan_pieces
+from tral_monai.slides.tile_decoder import TileDecoder
+from tral_monai.slides.tile_pieces import plan_pieces
 
 _GROUP = 1024  # triplets planned together: a block of 4096 px on tissue
 _TILES_PER_THREAD = 8
@@ -107,6 +107,9 @@ class TripletReader:
         if not self._sources:
             self._sources = tuple(self.slide.source(asked) for asked in self._asked)
             self._threads = ThreadPoolExecutor(self.num_threads) if self.num_threads > 1 else None
+            self._decoder = TileDecoder(
+                self.slide, self._cache, in_order=map if self._threads is None else self._threads.map
+            )
 
     def read(self, centres_xy_level0: ArrayLike) -> RGB:
         """Read triplets in the order given.
@@ -181,38 +184,10 @@ class TripletReader:
             windows[pieces.partial] = WHITE
             for start in range(0, len(pieces.tiles), batch):
                 keep = [not tiled for tiled in pieces.tiled_once[start : start + batch]]
-                tiles = self._decoded(source, pieces.tiles[start : start + batch], keep)
+                tiles = self._decoder.decoded(source, pieces.tiles[start : start + batch], keep)
                 for number, pixels in enumerate(tiles, start):
                     pieces.copy(number, pixels, windows)
 
-    def _decoded(self, source: TileSource, tiles: list[Tile], keep: list[bool]) -> list[RGB]:
-        """Return the tiles, from the cache or decoded; those to keep are then in the cache."""
-        key = (self.slide.path, self.slide.backend_name, source.key)
-        found = [self._cache.get((*key, tile)) for tile in tiles]
-        missing = [tile for tile, pixels in zip(tiles, found, strict=True) if pixels is None]
-        if not missing:
-            return [pixels for pixels in found if pixels is not None]
-        inner: dict[Tile, RGB] = {}
-        if isinstance(source, ResampledTiles):
-            inner_tiles = sorted({inner_tile for tile in missing for inner_tile in source.inner_tiles(*tile)})
-            inner_pixels = self._decoded(source.inner, inner_tiles, [True] * len(inner_tiles))
-            inner = dict(zip(inner_tiles, inner_pixels, strict=True))
-
-        def decode(tile: Tile) -> RGB:
-            if isinstance(source, ResampledTiles):
-                return source.read_tile(*tile, tile=lambda column, row: inner.get((column, row)))
-            return source.read_tile(*tile)
-
-        fresh = iter(list(map(decode, missing) if self._threads is None else self._threads.map(decode, missing)))
-        decoded = []
-        for tile, pixels, kept in zip(tiles, found, keep, strict=True):
-            if pixels is None:
-                pixels = next(fresh)
-                if kept:
-                    self._cache.put((*key, tile), pixels)
-            decoded.append(pixels)
-        return decoded
-
     def __getstate__(self) -> dict[str, Any]:
-        own = {"_pid": -1, "_backend": None, "_lock": None, "_sources": (), "_threads": None}
+        own = {"_pid": -1, "_backend": None, "_lock": None, "_sources": (), "_threads": None, "_decoder": None}
         return {**self.__dict__, **own}
