@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import openslide
 import pytest
 import tifffile
 from PIL import Image
 
+from tests.inference.colour_slides import break_tile
 from tral_monai.errors import SlideOpenError, SlideReadError
 from tral_monai.slides.openslide_backend import OpenSlideBackend
 from tral_monai.slides.slide import open_slide
@@ -58,6 +62,42 @@ def test_damaged_tile_is_named_with_its_place(tmp_path, small_slide):
     backend = OpenSlideBackend(path)
     with pytest.raises(SlideReadError, match=r"bad\.tif: region at x 512, y 256 \(level 0\), 256 x 256 px at level 0"):
         backend.read_tile(0, 2, 1)
+
+
+def columns_and_rows(backend):
+    width, height = backend.level_dimensions[0]
+    return [(column, row) for row in range(-(-height // 256)) for column in range(-(-width // 256))]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_damaged_region_costs_no_other(tmp_path, small_slide, threads):
+    """OpenSlide's handle stays in its error: after one bad region every later one failed."""
+    path = tmp_path / "bad.tif"
+    path.write_bytes(small_slide.read_bytes())
+    break_tile(path, 0, 8)  # column 2, row 1 of 6 columns
+    backend, good = OpenSlideBackend(path), OpenSlideBackend(small_slide)
+
+    def read(place):
+        try:
+            return backend.read_tile(0, *place)
+        except SlideReadError as error:
+            return str(error)
+
+    places = columns_and_rows(good) * 2
+    with ThreadPoolExecutor(threads) as pool:
+        tiles = dict(zip(places, pool.map(read, places), strict=True))
+    assert [place for place, tile in tiles.items() if isinstance(tile, str)] == [(2, 1)]
+    assert "x 512, y 256 (level 0)" in tiles[2, 1]
+    for place, tile in tiles.items():
+        if place != (2, 1):
+            assert (tile == good.read_tile(0, *place)).all()
+
+
+def test_a_closed_slide_is_not_opened_again(small_slide):
+    backend = OpenSlideBackend(small_slide)
+    backend.close()
+    with pytest.raises(ctypes.ArgumentError, match="closed slide"):
+        backend.read_tile(0, 0, 0)
 
 
 def test_level_whose_factor_is_no_integer_is_at_the_right_place(tmp_path, write_svs, make_texture):
