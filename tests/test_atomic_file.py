@@ -4,12 +4,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tral_monai.atomic_file import atomic_path, prepare_folder, remove_half_written
+from tral_monai.atomic_file import atomic_folder, atomic_path, prepare_folder, remove_half_written
 from tral_monai.errors import ConfigError, OutputError
 
 
@@ -97,3 +99,52 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "maps").write_text("")
     with pytest.raises(ConfigError, match=r"cannot be written to .* choose another with output_dir"):
         prepare_folder(tmp_path / "maps")
+
+
+def test_a_folder_appears_whole_at_the_end_and_replaces_an_older_one(tmp_path: Path) -> None:
+    target = tmp_path / "map.zarr"
+    (target / "old").mkdir(parents=True)
+    with atomic_folder(target) as temporary:
+        (temporary / "0").mkdir()
+        (temporary / "0" / "chunk").write_bytes(b"new")
+        assert (target / "old").is_dir()
+    assert [path.relative_to(target).as_posix() for path in sorted(target.rglob("*"))] == ["0", "0/chunk"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_error_leaves_the_older_folder(tmp_path: Path) -> None:
+    target = tmp_path / "map.zarr"
+    target.mkdir()
+    (target / "old").write_bytes(b"old")
+
+    def write_half() -> None:
+        with atomic_folder(target) as temporary:
+            (temporary / "new").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"cannot write map\.zarr: No space left .* has free space"):
+        write_half()
+    assert list(target.iterdir()) == [target / "old"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_in_a_missing_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot write map\.zarr"), atomic_folder(tmp_path / "none" / "map.zarr"):
+        pass
+
+
+def test_a_killed_writer_leaves_a_folder_that_is_removed_and_never_the_target(tmp_path: Path) -> None:
+    target = tmp_path / "s_probabilities.ome.zarr"
+    program = (
+        "import os, sys\n"
+        "from tral_monai.atomic_file import atomic_folder\n"
+        "with atomic_folder(sys.argv[1]) as folder:\n"
+        "    (folder / 'chunk').write_bytes(b'half')\n"
+        "    os._exit(9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(target)], check=False).returncode == 9
+    assert not target.exists()
+    (left,) = tmp_path.iterdir()
+    assert (left / "chunk").read_bytes() == b"half"
+    remove_half_written(tmp_path, "s")
+    assert list(tmp_path.iterdir()) == []
