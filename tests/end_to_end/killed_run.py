@@ -64,13 +64,14 @@ def _child(settings: dict[str, Any], kill_at: tuple[str, str, int] | None) -> No
 
     torch.set_num_threads(1)
     if kill_at is not None:
-        _arm(*kill_at)
+        arm(*kill_at)
     from tral_monai.rounds.bundle_run import run_workflow
 
     run_workflow([Path(settings["bundle_root"]) / "configs" / "active_learning.yaml"], **settings)
 
 
-def _arm(target: str, when: str, n: int) -> None:
+def arm(target: str, when: str, n: int) -> None:
+    """Let this process be killed around the n-th call of ``module:Class.method``, ``before`` or ``after`` it."""
     module_name, _, path = target.partition(":")
     owner_name, _, method_name = path.rpartition(".")
     module = importlib.import_module(module_name)
