@@ -76,6 +76,10 @@ class ConfigError(TralError):
     """A setting is unknown, missing or out of range."""
 
 
+class AgreementError(TralError):
+    """A faster engine does not give what the reference gives."""
+
+
 class OutputError(TralError, OSError):
     """A file cannot be written: a full disk, a folder that is missing or not writable; the message names the file."""
 
