@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Early exit as a way of running a network on a block: low magnifications for all tiles, 40x where the gate asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from tral_monai.errors import ConfigError
+from tral_monai.inference.device_block import DeviceBlock
+from tral_monai.inference.early_exit.gate import ExitGate
+from tral_monai.inference.early_exit.low_branches import Branches, low_scales
+from tral_monai.inference.engines.compile_module import compile_module
+from tral_monai.inference.engines.settings import EngineSettings
+from tral_monai.inference.tile_model import TileOutputs, TilesDone
+from tral_monai.networks.tri_cnn import TriCNN
+
+
+class EarlyExitModel:
+    """Decides each tile from the low magnifications where the gate allows it, else as the full model does.
+
+    Every tile is judged by its own features, so neither batches nor the order of blocks change a result, except that
+    rounding may tip a tile that lies on the threshold. Tiles that do not exit get the full model's logits; those that
+    do get the exit head's log-probabilities, softened by its temperature.
+
+    Args:
+        network: the full model.
+        gate: a gate, or its file; it must be the network's own.
+        engine: what runs the branches; the classifiers always run in full precision.
+        device: where the network is.
+        batch_size: tiles per forward pass.
+
+    Raises:
+        CheckpointError: the gate cannot be read, or belongs to another network.
+        ConfigError: the network is no TriCNN of several magnifications.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        gate: ExitGate | str | os.PathLike[str],
+        *,
+        engine: EngineSettings | None = None,
+        device: torch.device | str = "cpu",
+        batch_size: int = 64,
+    ) -> None:
+        if not isinstance(network, TriCNN):
+            raise ConfigError(
+                f"early exit needs a TriCNN, whose magnifications have a branch each, but the network is a "
+                f"{type(network).__name__}; leave early_exit out"
+            )
+        self.network = network
+        self.gate = gate if isinstance(gate, ExitGate) else ExitGate.load(gate)
+        self.gate.check(network)
+        self.engine = engine if engine is not None else EngineSettings()
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        self._low = low_scales(network)
+        self._modules = {
+            "low": Branches(network, self._low),
+            "high": Branches(network, (network.highest_scale,)),
+        }
+        self._run: dict[str, Callable[[torch.Tensor], tuple[torch.Tensor, ...]]] = {}
+
+    def settings(self) -> dict[str, Any]:
+        """The engine and the gate: both decide what a map shows."""
+        return {
+            "engine": self.engine.name,
+            "precision": self.engine.precision,
+            "early_exit": {"gate_sha256": self.gate.sha256, "threshold": self.gate.threshold},
+        }
+
+    def runtime(self) -> dict[str, Any]:
+        """The engine's details, and the size of batches."""
+        return {**self.engine.describe(), "batch_size": self.batch_size}
+
+    def __call__(self, block: DeviceBlock, *, want_features: bool = False, done: TilesDone) -> TileOutputs:
+        """Decide the tiles of a block.
+
+        Args:
+            block: the tiles.
+            want_features: must be False.
+            done: told how many tiles exited, and then how many each further batch had.
+
+        Returns:
+            Logits (k, C); ``computed`` counts ``tiles`` and ``exited``.
+
+        Raises:
+            ConfigError: features are wanted, which take all branches.
+        """
+        if want_features:
+            raise ConfigError(
+                "features are those of all magnifications, but early exit leaves 40x out for most tiles; set either "
+                "save_features or early_exit, not both"
+            )
+        low = self._low_features(block)
+        log_probabilities = self.gate.log_probabilities(torch.cat(low, dim=1))
+        exits = self.gate.exits(log_probabilities).cpu()
+        asked = torch.nonzero(~exits).flatten()
+        done(len(block) - len(asked))
+        logits = log_probabilities
+        for rows in asked.split(self.batch_size) if len(asked) else ():
+            (high,) = self._branches("high", block.tiles(rows, [self.network.highest_scale]))
+            here = rows.to(high.device)
+            features = [part[here] for part in low]
+            features.insert(self.network.highest_scale, high)
+            logits[here] = self.network.head(torch.cat(features, dim=1).to(self.network.mean.dtype)).float()
+            done(len(rows))
+        return TileOutputs(logits, None, {"tiles": len(block), "exited": len(block) - len(asked)})
+
+    def _low_features(self, block: DeviceBlock) -> list[torch.Tensor]:
+        """Features (k, F of a scale) float32 of all tiles, one tensor per low magnification."""
+        if self.network.context == "dense":
+            return [
+                self.network.dense_features(
+                    block.canvases[scale].permute(2, 0, 1)[None], block.starts_px[scale], scale
+                ).float()
+                for scale in self._low
+            ]
+        parts = []
+        for start in range(0, len(block), self.batch_size):
+            parts.append(self._branches("low", block.tiles(slice(start, start + self.batch_size), self._low)))
+        return [torch.cat(of_scale) for of_scale in zip(*parts, strict=True)]
+
+    def _branches(self, name: str, tiles: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if name not in self._run:
+            module = self._modules[name].eval()
+            self._run[name] = (
+                module if self.engine.is_reference else compile_module(module, tiles, self.engine, device=self.device)
+            )
+        return tuple(features.float() for features in self._run[name](tiles))
