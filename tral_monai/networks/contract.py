@@ -24,10 +24,15 @@ _MUST_AGREE = {
     "magnifications": "the branches would see other fields of view",
     "tile_px": "the branches would see other fields of view",
     "stain_normalization": "the network would see another stain than it was trained on",
+    "context": "the branches of lower magnifications have other layers",
     "share_weights": "the number of backbones differs",
     "branch_dropout": "the classifier has other layers",
     "feature_norm": "the classifier would see other feature values",
 }
+
+
+# What a setting was before checkpoints said so.
+_DEFAULTS = {"context": "tile"}
 
 
 class Contract:
@@ -57,6 +62,7 @@ class Contract:
             "normalization": {"mean": list(net.normalization.mean), "std": list(net.normalization.std)},
             "magnifications": list(net.magnifications),
             "tile_px": net.tile_px,
+            "context": net.context,
             "share_weights": net.share_weights,
             "feature_norm": net.feature_norm,
             "branch_dropout": net.branch_dropout,
@@ -99,7 +105,7 @@ def check_contract(contract: object) -> dict[str, Any]:
         contract: The value under the key ``contract`` of a checkpoint.
 
     Returns:
-        The same mapping as a dict.
+        The same mapping as a dict, with the settings that did not exist when it was written.
 
     Raises:
         CheckpointError: It is something else, of a newer format, or incomplete.
@@ -109,7 +115,9 @@ def check_contract(contract: object) -> dict[str, Any]:
             f"a checkpoint's contract must be a mapping with format {FORMAT!r}, but is {_short(contract)}; "
             "write checkpoints with {'model': net, 'contract': net.contract}"
         )
-    return complete_contract(contract, FORMAT_VERSION, {*_MUST_AGREE, "dropout", "frozen", "class_colors"})
+    return complete_contract(
+        {**_DEFAULTS, **contract}, FORMAT_VERSION, {*_MUST_AGREE, "dropout", "frozen", "class_colors"}
+    )
 
 
 def complete_contract(contract: Mapping[str, Any], format_version: int, keys: Iterable[str]) -> dict[str, Any]:

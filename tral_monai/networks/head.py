@@ -35,13 +35,14 @@ class BranchDropout(nn.Module):
     there and nowhere else. At least one magnification of each sample is kept, and the kept ones are scaled up.
 
     Args:
-        branches: number of magnifications whose features lie side by side.
+        widths: number of features of each magnification, which lie side by side.
         p: chance of dropping each.
     """
 
-    def __init__(self, branches: int, p: float) -> None:
+    def __init__(self, widths: Sequence[int], p: float) -> None:
         super().__init__()
-        self.branches, self.p = branches, p
+        self.branches, self.p = len(widths), p
+        self.widths = [int(width) for width in widths]
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Drop branches of (B, F) features."""
@@ -52,42 +53,41 @@ class BranchDropout(nn.Module):
         none_kept = keep.sum(dim=1, keepdim=True) == 0
         keep = torch.where(none_kept, torch.ones_like(keep), keep)
         keep = keep * (self.branches / keep.sum(dim=1, keepdim=True))
-        return (features.view(n, self.branches, -1) * keep).view(n, -1)
+        parts = features.split(self.widths, dim=1)
+        return torch.cat([part * keep[:, i] for i, part in enumerate(parts)], dim=1)
 
     def extra_repr(self) -> str:
         """Shown by ``print(network)``."""
-        return f"branches={self.branches}, p={self.p}"
+        return f"widths={self.widths}, p={self.p}"
 
 
 def build_head(
-    num_features: int,
+    widths: Sequence[int],
     hidden: Sequence[int],
     num_classes: int,
     *,
     dropout: float,
     feature_norm: str = "none",
     branch_dropout: float = 0.0,
-    branches: int = 3,
 ) -> nn.Sequential:
     """The classifier: features, optionally standardised, through dense layers to logits.
 
     Args:
-        num_features: width of the input.
+        widths: number of features of each magnification; they lie side by side.
         hidden: widths of the hidden layers; () gives a linear classifier.
         num_classes: width of the output.
         dropout: after each hidden layer, or on the features where there is none.
         feature_norm: ``batch`` or ``none``.
         branch_dropout: chance of dropping a whole magnification; 0 leaves the layer out.
-        branches: number of magnifications.
     """
     layers: list[nn.Module] = []
+    width = sum(widths)
     if feature_norm == "batch":
-        layers.append(FeatureNorm(num_features, affine=False))
+        layers.append(FeatureNorm(width, affine=False))
     if branch_dropout > 0:
-        layers.append(BranchDropout(branches, branch_dropout))
+        layers.append(BranchDropout(widths, branch_dropout))
     if not hidden:
         layers.append(nn.Dropout(dropout))
-    width = num_features
     for units in hidden:
         layers += [_dense(width, units), nn.ReLU(), nn.Dropout(dropout)]
         width = units

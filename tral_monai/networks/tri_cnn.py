@@ -15,12 +15,15 @@ from torch import nn
 from tral_monai.errors import CheckpointError, ConfigError
 from tral_monai.networks.backbones import build_backbone, default_normalization, resolve_backbone
 from tral_monai.networks.contract import Contract, check_contract
+from tral_monai.networks.dense_backbone import DenseBackbone, build_dense_backbone
+from tral_monai.networks.dense_tiles import dense_tile_features
 from tral_monai.networks.head import build_head
 from tral_monai.networks.normalization import NormalizationLike, resolve_normalization
 from tral_monai.networks.seeding import seeded
 from tral_monai.transforms.stain_normalize import MacenkoNormalize
 
 FeatureNorm = Literal["none", "batch"]
+Context = Literal["tile", "dense"]
 
 
 class TriCNN(nn.Module):
@@ -58,6 +61,10 @@ class TriCNN(nn.Module):
         magnifications: Objective powers of the input's RGB triples in their order (mpp = 10 / magnification). One
             branch each.
         tile_px: Side of a tile in pixels. 128 is the paper's.
+        context: ``"tile"``, the paper's: a whole backbone per magnification. ``"dense"``: the branches of all but the
+            highest magnification are cut off where one cell sees no more than a tile, and do without padding, so that
+            :meth:`dense_features` computes the overlapping tiles of a whole canvas at once and exactly. Training reads
+            the same tiles. See :mod:`tral_monai.networks.dense_backbone`.
         stain_normalization: Bring each triplet to one reference stain (Macenko) before anything else. It is part of the
             network, so that training, validation, queries and maps cannot disagree about it. Off in the paper.
         class_colors: RGB of each class (name -> (r, g, b)) for maps and reports; kept in checkpoints.
@@ -66,6 +73,8 @@ class TriCNN(nn.Module):
     Attributes:
         backbone: Full name of the backbone.
         num_features: F, the length of a feature vector (1536 by default).
+        branch_widths: Number of features of each magnification; they add up to ``num_features``.
+        highest_scale: Index of the highest magnification.
         normalization: The numbers that ``normalization`` stood for.
 
     Raises:
@@ -93,6 +102,7 @@ class TriCNN(nn.Module):
         branch_dropout: float = 0.0,
         magnifications: Sequence[float] = (40.0, 10.0, 2.5),
         tile_px: int = 128,
+        context: Context = "tile",
         stain_normalization: bool = False,
         class_colors: Mapping[str, Sequence[int]] | None = None,
         seed: int | None = None,
@@ -116,24 +126,25 @@ class TriCNN(nn.Module):
         self.class_colors = {name: tuple(int(v) for v in color) for name, color in (class_colors or {}).items()}
         self.stain_normalization: bool = bool(stain_normalization)
         self._stain = MacenkoNormalize() if self.stain_normalization else None
+        self.highest_scale: int = self.magnifications.index(max(self.magnifications))
+        self.context: str = _checked_context(
+            context, scales=self.num_scales, share_weights=share_weights, stain_normalization=stain_normalization
+        )
         dropout = _checked_dropout(dropout)
 
         with seeded(seed):
-            branches = [build_backbone(self.backbone, tile_px=self.tile_px)]
-            branches += [
-                build_backbone(self.backbone, tile_px=self.tile_px)
-                for _ in range(0 if self.share_weights else self.num_scales - 1)
-            ]
+            branches = [self._build_branch(scale) for scale in range(1 if self.share_weights else self.num_scales)]
             self.branches = nn.ModuleList(module for module, _ in branches)
-            self.num_features: int = branches[0][1] * self.num_scales
+            widths = [width for _, width in branches] * (self.num_scales if self.share_weights else 1)
+            self.branch_widths: tuple[int, ...] = tuple(widths)
+            self.num_features: int = sum(widths)
             self.head = build_head(
-                self.num_features,
+                widths,
                 self.hidden,
                 len(self.classes),
                 dropout=dropout,
                 feature_norm=feature_norm,
                 branch_dropout=self.branch_dropout,
-                branches=self.num_scales,
             )
         # Buffers, so that a model loaded by its weights alone also sees the pixels that it was trained on.
         self.mean: torch.Tensor
@@ -149,6 +160,12 @@ class TriCNN(nn.Module):
             self.branches.requires_grad_(False)
             self.branches.eval()
 
+    def _build_branch(self, scale: int) -> tuple[nn.Module, int]:
+        if self.context == "dense" and scale != self.highest_scale:
+            branch = build_dense_backbone(self.backbone, tile_px=self.tile_px)
+            return branch, branch.num_features
+        return build_backbone(self.backbone, tile_px=self.tile_px)
+
     @classmethod
     def from_contract(cls, contract: Mapping[str, Any]) -> TriCNN:
         """Builds the network that a checkpoint's contract describes, with random weights.
@@ -161,7 +178,7 @@ class TriCNN(nn.Module):
         """
         read = check_contract(contract)
         keys = ["backbone", "hidden", "dropout", "frozen", "normalization", "share_weights", "feature_norm"]
-        keys += ["branch_dropout", "magnifications", "tile_px", "stain_normalization", "class_colors"]
+        keys += ["branch_dropout", "magnifications", "tile_px", "context", "stain_normalization", "class_colors"]
         try:
             options = {key: read[key] for key in keys}
             return cls(read["classes"], seed=0, **options)
@@ -216,6 +233,35 @@ class TriCNN(nn.Module):
             for scale, branch in enumerate(self.branches):
                 pooled.append(branch(self._normalized(image, scale)))
         return torch.cat(pooled, dim=1)
+
+    @torch.no_grad()
+    def dense_features(self, canvas: torch.Tensor, starts_px: torch.Tensor, scale: int) -> torch.Tensor:
+        """Features of many tiles of one canvas at a lower magnification, with what overlaps computed once.
+
+        Equal to the part of :meth:`features` of that magnification, up to rounding.
+
+        Args:
+            canvas: (1, 3, H, W), uint8 or float on the scale 0 to 255, on the network's device.
+            starts_px: (k, 2) integers, top-left (x, y) of each tile in the canvas.
+            scale: Index of the magnification.
+
+        Returns:
+            (k, F of this magnification) float.
+
+        Raises:
+            ConfigError: The magnification has no dense branch.
+            ValueError: The canvas or the tiles' places are not of this form, or a tile leaves the canvas.
+        """
+        branch = self.branches[scale] if self.context == "dense" else None
+        if not isinstance(branch, DenseBackbone):
+            raise ConfigError(
+                f"dense features need a network with context='dense' and a magnification below its highest, but this "
+                f"one has context={self.context!r} and magnification {self.magnifications[scale]:g} of "
+                f"{self.magnifications}; take features() of tiles"
+            )
+        return dense_tile_features(
+            branch, canvas, starts_px, tile_px=self.tile_px, normalize=lambda rgb: self._normalized(rgb, 0)
+        )
 
     def _stain_normalized(self, image: torch.Tensor) -> torch.Tensor:
         assert self._stain is not None
@@ -274,7 +320,9 @@ class TriCNN(nn.Module):
         Returns:
             64 hexadecimal digits. Equal on every device; changes with any backbone weight.
         """
-        keys = ("backbone", "normalization", "magnifications", "tile_px", "stain_normalization")
+        keys = ["backbone", "normalization", "magnifications", "tile_px", "stain_normalization"]
+        if self.context != "tile":  # caches from before this option remain valid
+            keys.append("context")
         settings = {key: self.contract.state_dict()[key] for key in keys}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, tensor in self.branches.state_dict().items():
@@ -304,6 +352,26 @@ def _checked_magnifications(magnifications: Sequence[float]) -> tuple[float, ...
     if not values or min(values) <= 0 or len(set(values)) != len(values):
         raise ConfigError(f"magnifications must be different numbers above 0, but are {magnifications!r}")
     return values
+
+
+def _checked_context(context: str, *, scales: int, share_weights: bool, stain_normalization: bool) -> str:
+    if context not in ("tile", "dense"):
+        raise ConfigError(f"context must be 'tile' or 'dense', but is {context!r}")
+    if context == "tile":
+        return context
+    if scales < 2:
+        raise ConfigError("context='dense' is about the magnifications below the highest, but there is only one")
+    if share_weights:
+        raise ConfigError(
+            "context='dense' gives the lower magnifications other layers than the highest one, so share_weights=True "
+            "does not go with it; choose one of the two"
+        )
+    if stain_normalization:
+        raise ConfigError(
+            "stain_normalization=True changes each tile by its own stain, so that overlapping tiles have no pixels in "
+            "common and context='dense' cannot be exact; choose one of the two"
+        )
+    return context
 
 
 def _checked_dropout(dropout: float) -> float:

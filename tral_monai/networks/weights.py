@@ -81,8 +81,11 @@ def load_pretrained(network: TriCNN, location: str | os.PathLike[str]) -> None:
         _load_from_checkpoint(network, loaded["model"], check_contract(loaded["contract"]), path)
         return
     state = plain_state_dict(loaded, path)
-    for branch in network.branches:
-        load_backbone_weights(branch, state, path=path)
+    whole = network.branches[network.highest_scale]
+    load_backbone_weights(whole, state, path=path)
+    weights = whole.state_dict()
+    for branch in network.branches:  # one of dense context has the first layers only
+        branch.load_state_dict({name: weights[name] for name in branch.state_dict()})
 
 
 def load_backbone_weights(backbone: nn.Module, state: Mapping[str, torch.Tensor], *, path: Path) -> None:
