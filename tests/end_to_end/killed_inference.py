@@ -12,8 +12,8 @@ import pandas as pd
 
 from tests.end_to_end.killed_run import arm
 
-# What may differ between two runs over the same slides: when and how long.
-_TIMES = ("seconds", "finished_utc")
+# What may differ between two runs over the same slides: when, how long, and the commit, where somebody works on it.
+_TIMES = ("seconds", "finished_utc", "software")
 
 
 def run(bundle: Path, settings: dict[str, Any], kill_at: tuple[str, str, int] | None = None) -> int:

@@ -93,6 +93,16 @@ def test_a_damaged_region_costs_no_other(tmp_path, small_slide, threads):
             assert (tile == good.read_tile(0, *place)).all()
 
 
+def test_a_file_that_is_gone_is_no_damaged_region(tmp_path, small_slide):
+    path = tmp_path / "bad.tif"
+    path.write_bytes(small_slide.read_bytes())
+    break_tile(path, 0, 8)
+    backend = OpenSlideBackend(path)
+    path.unlink()
+    with pytest.raises(SlideOpenError, match=r"bad\.tif: the file can no longer be opened .*check the disk"):
+        backend.read_tile(0, 2, 1)
+
+
 def test_a_closed_slide_is_not_opened_again(small_slide):
     backend = OpenSlideBackend(small_slide)
     backend.close()

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
+import os
+
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 
-from tral_monai.errors import SlideReadError
+from tests.inference.damaged_slides import hollow_out
+from tral_monai.errors import SlideOpenError, SlideReadError
 from tral_monai.slides.slide import open_slide
 
 
@@ -50,6 +54,30 @@ def test_codecs_that_openslide_lacks(tmp_path, make_texture, codec):
         path, pixels, tile=(64, 64), photometric="rgb", compression=codec, compressionargs=arguments, metadata=None
     )
     assert (whole(open_slide(path, "tiff", mpp=0.5)) == pixels).all()
+
+
+@pytest.mark.parametrize(("first", "last"), [(0.5, 1.0), (0.4, 0.8)])
+def test_a_tile_that_was_not_written_whole_is_no_grey_tile(tmp_path, small_slide, first, last):
+    """libjpeg decodes both without a word, and fills with grey what is missing."""
+    path = tmp_path / "bad.tif"
+    path.write_bytes(small_slide.read_bytes())
+    hollow_out(path, 0, 8, first=first, last=last)  # column 2, row 1 of 6 columns
+    direct, good = open_slide(path, "tiff").backend, open_slide(small_slide, "tiff").backend
+    with pytest.raises(SlideReadError, match=r"column 2, row 1 \(x 512, y 256 at level 0\) cannot be decoded: .* zero"):
+        direct.read_tile(0, 2, 1)
+    assert (direct.read_tile(0, 3, 1) == good.read_tile(0, 3, 1)).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "pread"), reason="Windows reads another way")
+def test_a_share_that_is_gone_is_no_damaged_tile(small_slide, monkeypatch):
+    direct = open_slide(small_slide, "tiff").backend
+
+    def gone(*arguments):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(os, "pread", gone)
+    with pytest.raises(SlideOpenError, match=r"no longer be read \(Stale file handle\); check the disk or the network"):
+        direct.read_tile(0, 0, 0)
 
 
 def test_tiles_left_out_are_white(tmp_path, write_tiff, make_texture):

@@ -100,7 +100,7 @@ class OpenSlideBackend:
             if self._closed:
                 raise
         # The error may be an earlier one, of another region and thread: a handle of our own tells.
-        own = openslide.OpenSlide(self._path)
+        own = self._opened_again()
         try:
             image = own.read_region(xy_level0, level, size_px)
         except openslide.OpenSlideError:
@@ -110,11 +110,21 @@ class OpenSlideBackend:
         self._replace(handle, own)
         return image
 
+    def _opened_again(self) -> openslide.OpenSlide:
+        try:
+            return openslide.OpenSlide(self._path)
+        except openslide.OpenSlideError as error:
+            # Not this region's fault: to mark the rest of the slide as damaged, and it as finished, would be wrong.
+            raise SlideOpenError(
+                f"{self._path.name}: the file can no longer be opened ({error}); check the disk or the network share, "
+                "then run the same command again"
+            ) from error
+
     def _replace(self, broken: openslide.OpenSlide, by: openslide.OpenSlide | None = None) -> None:
         """Put a good handle in the place of a broken one. Threads that still read from that keep it alive."""
         with self._lock:
             if self._slide is broken and not self._closed:
-                self._slide = by if by is not None else openslide.OpenSlide(self._path)
+                self._slide = by if by is not None else self._opened_again()
             elif by is not None:
                 by.close()
 

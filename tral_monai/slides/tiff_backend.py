@@ -10,8 +10,9 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
-from tral_monai.errors import SlideReadError
+from tral_monai.errors import SlideOpenError, SlideReadError
 from tral_monai.slides.backend import RGB, WHITE
+from tral_monai.slides.jpeg_damage import jpeg_damage
 from tral_monai.slides.magnification import level_downsamples
 from tral_monai.slides.tiff_pyramid import JPEG, TiffLevel, read_pyramid
 
@@ -61,7 +62,12 @@ class TiffBackend:
         return self._levels[level].tile_width, self._levels[level].tile_height
 
     def read_tile(self, level: int, column: int, row: int) -> RGB:
-        """Decode one tile; a tile that the file leaves out is white."""
+        """Decode one tile; a tile that the file leaves out is white.
+
+        Raises:
+            SlideReadError: The tile cannot be decoded.
+            SlideOpenError: The file cannot be read any more, such as on a network share that is gone.
+        """
         info = self._levels[level]
         index = row * info.columns + column
         count = int(info.byte_counts[index])
@@ -71,6 +77,13 @@ class TiffBackend:
         width = min(info.tile_width, info.width - column * info.tile_width)
         try:
             data = self._bytes.read(int(info.offsets[index]), count)
+        except OSError as error:
+            # Not this tile's fault: to mark the rest of the slide as damaged, and it as finished, would be wrong.
+            raise SlideOpenError(
+                f"{self._path.name}: the file can no longer be read ({error.strerror}); check the disk or the network "
+                "share, then run the same command again"
+            ) from error
+        try:
             if len(data) < count:
                 raise ValueError(f"{len(data)} of its {count} bytes are left in the file")
             pixels = _decode(info, index, data)
@@ -100,6 +113,9 @@ class TiffBackend:
 def _decode(level: TiffLevel, index: int, data: bytes) -> RGB:
     """Decode a tile's bytes; raises what the codec raises."""
     if level.compression == JPEG:
+        damage = jpeg_damage(data, level.tile_width, level.tile_height)
+        if damage is not None:
+            raise ValueError(damage)
         # Not into a buffer of ours: imagecodecs then takes a fifth longer.
         pixels = imagecodecs.jpeg8_decode(
             data, tables=level.jpeg_tables, colorspace=level.colour_space, outcolorspace="RGB"
