@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
@@ -17,6 +18,7 @@ from tral_monai.inference.slide_writer import SlideEvents, SlideResult
 from tral_monai.provenance import provenance
 
 if TYPE_CHECKING:
+    from tral_monai.inference.fingerprints import SlideContent
     from tral_monai.inference.slide_evaluator import SlideEvaluator
 
 RECORD_SUFFIX = ".json"
@@ -42,7 +44,7 @@ def read_record(folder: str | Path, stem: str) -> dict[str, Any]:
 class ProvenanceWriter:
     """Writes ``<name>.json`` for every slide, after all its other files.
 
-    It holds the slide (file name, size, mpp and where that came from, backend), the model (SHA-256 of the weights, its
+    It holds the slide (file name, size, mpp and where that came from, backend, SHA-256 of its content), the model (SHA-256 of the weights, its
     contract), the settings, the result's own description (for a tissue map: tiles, areas in mm2, tiles not analysed),
     seconds, the files written, versions and the package's commit. No folder of the machine is in it.
 
@@ -117,6 +119,7 @@ class ProvenanceWriter:
                 "mpp_xy": list(slide.mpp_xy),
                 "mpp_source": result.record["mpp_source"],
                 "backend": slide.backend_name,
+                **_content(result),
             },
             "model": {
                 "class": type(engine.network).__name__,
@@ -134,3 +137,9 @@ class ProvenanceWriter:
             "finished_utc": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "run_key": result.record["run_key"],
         }
+
+
+def _content(result: SlideResult) -> dict[str, Any]:
+    """What a later run knows the slide by: its hash, and a stamp by which it need not be hashed again."""
+    content: SlideContent | None = result.record.get("content")
+    return {} if content is None else dataclasses.asdict(content)
