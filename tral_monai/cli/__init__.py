@@ -10,6 +10,7 @@ from __future__ import annotations
 COMMANDS: dict[str, str] = {
     "app": "where the MONAI Label app lies, for `monailabel start_server --app`",
     "cohort": "check a cohort CSV and summarise its slides, classes, areas and triplets",
+    "engines": "which inference engines run on this machine, and how fast they are",
     "fields": "check a data set of annotated nuclei: fields, classes, box sizes, open-set settings",
     "ledger": "show what a run has done and spent so far",
     "regions": "write a round's regions as QuPath GeoJSON, to be annotated without a server",

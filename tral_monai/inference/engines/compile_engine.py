@@ -10,7 +10,7 @@ from torch import nn
 
 from tral_monai.inference.engines.half_precision import half_precision
 from tral_monai.inference.engines.settings import EngineSettings
-from tral_monai.inference.engines.torch_engine import TorchRunner
+from tral_monai.inference.engines.torch_engine import as_tuple
 
 
 def build(module: nn.Module, example: torch.Tensor, settings: EngineSettings, *, device: torch.device) -> CompileRunner:
@@ -31,13 +31,20 @@ class CompileRunner:
     """
 
     def __init__(self, module: nn.Module, *, device: torch.device) -> None:
-        # Frozen weights are laid out once as the CPU's kernels want them.
-        options: dict[str, str | int | bool] | None = {"freezing": True} if device.type == "cpu" else None
-        self._run = TorchRunner(torch.compile(module.requires_grad_(False), options=options))
+        module.requires_grad_(False)
+        if device.type == "cpu":  # frozen weights are laid out once as the CPU's kernels want them
+            self._module = torch.compile(module, options={"freezing": True})
+        else:
+            self._module = torch.compile(module)
 
     def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The outputs of a batch."""
-        if len(batch) == 1:  # torch would compile once more for it
-            return tuple(output[:1] for output in self._run(torch.cat([batch, batch])))
-        torch._dynamo.mark_dynamic(batch, 0)
-        return self._run(batch)
+        count = len(batch)
+        # The compiled code is guarded by the mode that it was made in.
+        with torch.inference_mode(False), torch.no_grad():
+            if count == 1:  # torch would compile once more for it
+                batch = torch.cat([batch, batch])
+            elif batch.is_inference():
+                batch = batch.clone()
+            torch._dynamo.mark_dynamic(batch, 0)
+            return tuple(output[:count] for output in as_tuple(self._module(batch)))

@@ -52,8 +52,9 @@ def compile_module(
         raise ConfigError("an engine runs networks in evaluation mode, but this one is in training mode; call eval()")
     require_engine(settings.name, settings.precision, device)
     builder = importlib.import_module(f"tral_monai.inference.engines.{_BUILT_IN[settings.name]}")
-    with torch.no_grad():
-        run: Runner = builder.build(module, example.to(device), settings, device=device)
+    # Exporters and compilers do not take tensors of the inference mode.
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        run: Runner = builder.build(module, example.to(device).clone(), settings, device=device)
     return CompiledModule(run, example, settings, device=device)
 
 
@@ -97,9 +98,9 @@ class CompiledModule:
         count = len(batch)
         if not count:  # engines differ in what they do with nothing
             batch = batch.new_zeros((1, *self._shape))
-        with torch.no_grad(), _torch_threads(self._own_threads):
+        with _torch_threads(self._own_threads), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             outputs = self._run(batch.to(self.device))
-        return tuple(output[:count].to(self.device, torch.float32) for output in outputs)
+            return tuple(output[:count].to(self.device, torch.float32) for output in outputs)
 
 
 @contextlib.contextmanager
