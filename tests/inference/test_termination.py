@@ -13,18 +13,19 @@ from tral_monai.inference.termination import orderly_termination
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a program can send itself")
 
 
-def terminate_and_wait() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(5)
-
-
 def test_the_signal_becomes_an_exit_that_cleans_up() -> None:
     cleaned = []
-    with pytest.raises(SystemExit) as raised, orderly_termination():
-        try:
-            terminate_and_wait()
-        finally:
-            cleaned.append(True)
+
+    def work() -> None:
+        with orderly_termination():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+            finally:
+                cleaned.append(True)
+
+    with pytest.raises(SystemExit) as raised:
+        work()
     assert raised.value.code == 143
     assert cleaned == [True]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tral_monai.errors import ConfigError
+from tests.inference.damaged_slides import break_tile
+from tral_monai.errors import ConfigError, SlideReadError
 from tral_monai.slides.slide import open_slide
 from tral_monai.slides.tissue import TissueMask, tissue_mask
 
@@ -121,6 +122,35 @@ def test_mask_of_a_pyramid_is_read_at_the_resolution_asked_for(small_slide):
     coarse = tissue_mask(open_slide(small_slide))
     assert coarse.mask.shape == (35, 47)
     assert coarse.downsample_level0 == pytest.approx(32)
+
+
+def test_a_region_that_cannot_be_decoded_is_looked_at_and_the_rest_is_as_it_was(tmp_path, write_tiff, make_texture):
+    white = np.full((64, 1024, 3), 255, np.uint8)
+    pixels = np.concatenate([white, make_texture(1024, 384), white])  # glass above and below, mpp 4: 512 x 1024
+    path = write_tiff(tmp_path / "a.tif", [pixels], mpp=4.0)
+    whole = tissue_mask(open_slide(path), mpp=4.0)
+    assert not whole.mask[:40].any()
+    assert whole.unreadable == ()
+    break_tile(path, 0, 1)  # x 256 to 511, y 0 to 255
+    with pytest.raises(SlideReadError, match=r"column 1, row 0 .* cannot be decoded"):
+        tissue_mask(open_slide(path), mpp=4.0)
+    found = tissue_mask(open_slide(path), mpp=4.0, tolerant=True)
+    assert len(found.unreadable) == 1
+    assert "x 256, y 0 at level 0" in found.unreadable[0]
+    assert found.mask[:256, 256:512].all()
+    # Beside it the mask differs by no more than its smoothing and closing reach.
+    near = np.zeros_like(whole.mask)
+    near[: 256 + 10, 256 - 10 : 512 + 10] = True
+    assert (found.mask == whole.mask)[~near].all()
+
+
+@pytest.mark.parametrize("tolerant", [True, False])
+def test_a_slide_of_which_nothing_can_be_decoded(tmp_path, write_tiff, make_texture, tolerant):
+    path = write_tiff(tmp_path / "a.tif", [make_texture(512, 256)], mpp=4.0)
+    for tile in range(2):
+        break_tile(path, 0, tile)
+    with pytest.raises(SlideReadError, match=r"column 0, row 0 .* cannot be decoded"):
+        tissue_mask(open_slide(path), mpp=4.0, tolerant=tolerant)
 
 
 def test_coverage_is_the_exact_area():

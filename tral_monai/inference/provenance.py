@@ -44,9 +44,10 @@ def read_record(folder: str | Path, stem: str) -> dict[str, Any]:
 class ProvenanceWriter:
     """Writes ``<name>.json`` for every slide, after all its other files.
 
-    It holds the slide (file name, size, mpp and where that came from, backend, SHA-256 of its content), the model (SHA-256 of the weights, its
-    contract), the settings, the result's own description (for a tissue map: tiles, areas in mm2, tiles not analysed),
-    seconds, the files written, versions and the package's commit. No folder of the machine is in it.
+    It holds the slide (file name, size, mpp and where that came from, backend, SHA-256 of its content), the model
+    (SHA-256 of the weights, its contract), the settings, the result's own description (for a tissue map: tiles, areas
+    in mm2, tiles not analysed), seconds, the files written, versions and the package's commit. No folder of the machine
+    is in it.
 
     Args:
         checkpoint: file that the weights came from; its name and SHA-256 are recorded.

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from tral_monai.errors import ConfigError
-from tral_monai.slides.backend import RGB
+from tral_monai.errors import ConfigError, SlideReadError
+from tral_monai.slides.backend import RGB, WHITE, TileSource, read_window
 from tral_monai.slides.magnification import resolve
 from tral_monai.slides.slide import Slide
 
@@ -44,11 +44,14 @@ class TissueMask:
         mask: bool (height, width), True on tissue; pixel (0, 0) starts at the slide's top left corner.
         mpp: Micrometres per pixel of the mask.
         downsample_level0: Level-0 pixels per pixel of the mask.
+        unreadable: What the slide's reader said of regions that it could not decode, where that was no error. Nobody
+            knows what is there, so the mask is True: who looks there reads it at another magnification, or reports it.
     """
 
     mask: Mask
     mpp: float
     downsample_level0: float
+    unreadable: tuple[str, ...] = ()
 
     def coverage(self, centres_xy_level0: ArrayLike, size_level0: float) -> NDArray[np.float64]:
         """Return how much of a square around each centre is tissue.
@@ -89,6 +92,7 @@ def tissue_mask(
     mpp: float = 8.0,
     min_object_um2: float | None = None,
     max_hole_um2: float | None = None,
+    tolerant: bool = False,
 ) -> TissueMask:
     """Find the tissue of a slide.
 
@@ -101,10 +105,11 @@ def tissue_mask(
         mpp: Micrometres per pixel of the mask.
         min_object_um2: Pieces smaller than this are removed; 10,000 um2 for "auto", none for "paper".
         max_hole_um2: Holes smaller than this are filled; 150,000 um2 for "auto", none for "paper".
+        tolerant: Regions that cannot be decoded count as tissue, instead of raising an error.
 
     Raises:
         ConfigError: Unknown method, an mpp that is not positive, or a negative area.
-        SlideReadError: The slide cannot be decoded.
+        SlideReadError: The slide cannot be decoded; where `tolerant`, nothing of it can.
     """
     if method not in ("auto", "paper"):
         raise ConfigError(f"method must be 'auto' or 'paper', got {method!r}")
@@ -118,12 +123,38 @@ def tissue_mask(
     mpp = max(mpp, slide.mpp)
     downsample = resolve(slide.level_downsamples, mpp / slide.mpp).downsample
     width, height = (max(math.ceil(side / downsample), 1) for side in slide.dimensions)
-    image = slide.read((0, 0), (width, height), mpp=mpp)
+    image, unknown, unreadable = _read(slide.source(mpp / slide.mpp), width, height, tolerant)
     mask_mpp = downsample * slide.mpp
     mask = _stained(image, mask_mpp, object_um2) if method == "auto" else _paper(image)
     mask = _without_small(mask, object_um2 / mask_mpp**2)
     mask = _without_holes(mask, hole_um2 / mask_mpp**2)
-    return TissueMask(mask, mask_mpp, downsample)
+    return TissueMask(mask | unknown, mask_mpp, downsample, unreadable)
+
+
+def _read(source: TileSource, width: int, height: int, tolerant: bool) -> tuple[RGB, Mask, tuple[str, ...]]:
+    """Return the whole source with white where it cannot be decoded, where that is, and why."""
+    unknown = np.zeros((height, width), bool)
+    messages: dict[str, None] = {}
+    tile_w, tile_h = source.tile_size
+    read = 0
+
+    def tile(column: int, row: int) -> RGB:
+        nonlocal read
+        try:
+            pixels = source.read_tile(column, row)
+        except SlideReadError as error:
+            if not tolerant:
+                raise
+            messages[str(error)] = None
+            unknown[row * tile_h : (row + 1) * tile_h, column * tile_w : (column + 1) * tile_w] = True
+            return np.full((tile_h, tile_w, 3), WHITE, np.uint8)
+        read += 1
+        return pixels
+
+    image = read_window(source, 0, 0, width, height, tile=tile)
+    if messages and not read:
+        raise SlideReadError(next(iter(messages)))
+    return image, unknown, tuple(messages)
 
 
 def _paper(image: RGB) -> Mask:
