@@ -4,15 +4,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from tral_monai.annotations.geojson import read_geojson, write_geojson
+from tral_monai.annotations.geojson import read_geojson, to_feature
 from tral_monai.errors import ConfigError
-from tral_monai.inference.geojson_writer import GeoJSONWriter, class_annotations
+from tral_monai.inference.geojson_text import write_features
+from tral_monai.inference.geojson_writer import GeoJSONWriter, class_annotations, region_features
 from tral_monai.inference.map_classes import MapClasses
 from tral_monai.inference.map_grid import MapGrid
 from tral_monai.inference.tissue_map import TissueMap
@@ -83,10 +89,57 @@ def test_350_000_tiles_are_written_in_seconds(tmp_path: Path) -> None:
         failed_centres_level0=np.zeros((0, 2), dtype=np.int64),
     )
     started = time.process_time()
-    write_geojson(tmp_path / "s.geojson", class_annotations(tissue))
-    assert time.process_time() - started < 8.0  # about 2 CPU-seconds alone; room for a loaded machine
+    GeoJSONWriter().write(tmp_path / "s.geojson", None, tissue)
+    assert time.process_time() - started < 5.0  # about 0.5 CPU-seconds alone; room for a loaded machine
     total = sum(a.geometry.area for a in read_geojson(tmp_path / "s.geojson"))
     assert total == 128 * 128 * int((values > 0).sum())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9), elements=st.integers(0, 4))
+)
+def test_the_text_says_what_the_annotations_say(values: npt.NDArray[np.uint8]) -> None:
+    confidence = np.where(np.isin(values, (0, 4)), np.nan, np.linspace(0.3, 1, values.size).reshape(values.shape))
+    tissue = TissueMap(
+        class_index=values,
+        confidence=confidence.astype(np.float16),
+        probabilities=None,
+        classes=MapClasses(["Stroma", 'odd "\\ µ']),
+        grid=MapGrid(dimensions=(int(values.shape[1] * 12.7), int(values.shape[0] * 12.7)), step_level0=12.7),
+        mpp_xy=(0.25, 0.5),
+        failed_centres_level0=np.zeros((0, 2), dtype=np.int64),
+    )
+    text = [json.loads(one) for one in region_features(tissue, object_type="detection")]
+    assert text == [to_feature(one) for one in class_annotations(tissue, object_type="detection")]
+
+
+def test_one_square_per_tile_by_hand(small_map: TissueMap, tmp_path: Path) -> None:
+    GeoJSONWriter(per_tile=True).write(tmp_path / "s.geojson", None, small_map)
+    tiles = read_geojson(tmp_path / "s.geojson")
+    assert len(tiles) == 10
+    assert {tile.object_type for tile in tiles} == {"detection"}
+    first, missing, undefined = tiles[0], tiles[5], tiles[-1]
+    assert (first.class_name, first.geometry.bounds) == ("Stroma", (100, 0, 200, 100))
+    assert first.properties["measurements"] == {"probability": 0.75}
+    assert (undefined.class_name, undefined.geometry.bounds) == (
+        "Undefined",
+        (300, 200, 350, 300),
+    )  # ends at the border
+    assert (missing.class_name, missing.geometry.bounds) == ("Not analysed", (300, 100, 350, 200))
+    assert missing.properties["measurements"] == {}
+    union = shapely.union_all([tile.geometry for tile in tiles])
+    assert union.equals(shapely.union_all([region.geometry for region in class_annotations(small_map)]))
+
+
+def test_a_kill_while_writing_leaves_no_file_that_looks_finished(small_map: TissueMap, tmp_path: Path) -> None:
+    def broken() -> Iterator[str]:
+        yield next(region_features(small_map))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_features(tmp_path / "s.geojson", broken())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_settings_are_checked() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from tral_monai.errors import ConfigError
@@ -12,10 +13,11 @@ from tral_monai.inference.slide_writer import SlideResult
 
 
 def test_rows_by_hand(three_nuclei: NucleusMap) -> None:
+    damaged = dataclasses.replace(three_nuclei, not_analysed_mm2=0.0125, failed_centres_level0=np.array([[150, 50]]))
     bare = dataclasses.replace(three_nuclei, analysed_mm2=0.0)
     results = [
         SlideResult(name="bad.png", stem="bad", status="failed", error="bad.png: the file is empty; copy it again"),
-        SlideResult(name="a.png", stem="a", record={"result": three_nuclei.describe(), "seconds": 3.0}),
+        SlideResult(name="a.png", stem="a", record={"result": damaged.describe(), "seconds": 3.0}),
         SlideResult(name="b.png", stem="b", status="skipped", record={"result": bare.describe(), "seconds": 1.0}),
     ]
     failed, mapped, skipped = count_rows(results)
@@ -31,7 +33,8 @@ def test_rows_by_hand(three_nuclei: NucleusMap) -> None:
         "tumour_per_mm2": 100.0,
         "lymphocyte_per_mm2": 50.0,
         "stroma_per_mm2": 0.0,
-        "not_analysed_tiles": 0,
+        "not_analysed_tiles": 1,
+        "not_analysed_mm2": 0.0125,  # of which no density is taken: 2 tumour on 0.02 mm2 are 100 per mm2
         "seconds": 3.0,
         "error": "",
     }
@@ -40,6 +43,7 @@ def test_rows_by_hand(three_nuclei: NucleusMap) -> None:
         "",
         "bad.png: the file is empty; copy it again",
     )
+    assert (failed["not_analysed_mm2"], skipped["not_analysed_mm2"]) == ("", 0.0)
     assert (skipped["status"], skipped["tumour"], skipped["tumour_per_mm2"]) == ("skipped", 2, "")
 
 

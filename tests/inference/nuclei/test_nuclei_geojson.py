@@ -122,3 +122,15 @@ def test_a_hundred_thousand_nuclei_take_seconds_and_little_memory(tmp_path: Path
 def test_the_packed_writer_expects_another_file() -> None:
     assert NucleiGeoJSONWriter().suffix == ".geojson"
     assert NucleiGeoJSONWriter(packed=True).suffix == ".geojson.gz"
+
+
+def test_what_could_not_be_decoded_is_an_annotation_behind_the_nuclei(three_nuclei: NucleusMap, tmp_path: Path) -> None:
+    damaged = dataclasses.replace(three_nuclei, not_analysed_level0=np.array([[100.0, 0, 200, 50], [0, 50, 100, 100]]))
+    write_nuclei(tmp_path / "a.geojson", damaged, colours={"Not analysed": (9, 9, 9)})
+    annotations = read_annotations(tmp_path / "a.geojson")
+    assert [a.object_type for a in annotations] == ["detection"] * 3 + ["annotation"] * 2
+    assert [a.class_name for a in annotations[3:]] == ["Not analysed"] * 2
+    assert [a.geometry.bounds for a in annotations[3:]] == [(100, 0, 200, 50), (0, 50, 100, 100)]
+    # 100 x 50 px of 0.5 um are 1,250 um2.
+    assert annotations[3].properties["measurements"] == {"area_mm2": pytest.approx(0.00125)}
+    assert annotations[3].color == (9, 9, 9)

@@ -29,7 +29,7 @@ def test_its_description_is_plain_data(three_nuclei: NucleusMap) -> None:
     assert described["nuclei_of_class"] == {"tumour": 2, "lymphocyte": 1, "stroma": 0}
     assert described["nuclei_per_mm2"]["lymphocyte"] == 50.0
     assert described["analysed"] == "whole image"
-    assert described["not_analysed"] == {"tiles": 0, "centres_level0": [], "messages": []}
+    assert described["not_analysed"] == {"tiles": 0, "mm2": 0.0, "centres_level0": [], "messages": []}
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from tral_monai.inference.slide_writer import SlideResult
 def count_rows(results: Iterable[SlideResult]) -> list[dict[str, Any]]:
     """The rows of the table, all with the same columns.
 
-    Columns: ``image, status, analysed_mm2, nuclei, <class> ..., <class>_per_mm2 ..., not_analysed_tiles, seconds,
-    error``; a failed image has empty cells. A density is of the area looked at, which is the tissue where a tissue mask
-    was used; of an image without such an area its cell is empty.
+    Columns: ``image, status, analysed_mm2, nuclei, <class> ..., <class>_per_mm2 ..., not_analysed_tiles,
+    not_analysed_mm2, seconds, error``; a failed image has empty cells. A density is of the area looked at
+    (``analysed_mm2``), which is of tissue where a tissue mask was used; of an image without such an area its cell is
+    empty. ``not_analysed_mm2`` could not be decoded and counts for no density.
 
     Args:
         results: images of a run; of skipped ones the record of the earlier run counts.
@@ -28,6 +29,7 @@ def count_rows(results: Iterable[SlideResult]) -> list[dict[str, Any]]:
     densities: dict[str, None] = {}
     for result in results:
         found = result.record.get("result", {}) if result.status != "failed" else {}
+        lost = found.get("not_analysed", {})
         count = dict(found.get("nuclei_of_class", {}))
         density = {f"{name}_per_mm2": value for name, value in found.get("nuclei_per_mm2", {}).items()}
         counts.update(dict.fromkeys(count))
@@ -40,12 +42,14 @@ def count_rows(results: Iterable[SlideResult]) -> list[dict[str, Any]]:
                 "nuclei": found.get("nuclei", ""),
                 **count,
                 **{name: "" if value is None else value for name, value in density.items()},
-                "not_analysed_tiles": found.get("not_analysed", {}).get("tiles", ""),
+                "not_analysed_tiles": lost.get("tiles", ""),
+                "not_analysed_mm2": round(lost["mm2"], 6) if "mm2" in lost else "",
                 "seconds": result.record.get("seconds", "") if found else "",
                 "error": result.error or "",
             }
         )
-    order = ["image", "status", "analysed_mm2", "nuclei", *counts, *densities, "not_analysed_tiles", "seconds", "error"]
+    last = ["not_analysed_tiles", "not_analysed_mm2", "seconds", "error"]
+    order = ["image", "status", "analysed_mm2", "nuclei", *counts, *densities, *last]
     return [{column: row.get(column, "") for column in order} for row in rows]
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nuclei as QuPath detections: one box per nucleus with its class and measurements, fast and in bounded memory."""
+"""Nuclei as QuPath detections, one box each with class and measurements; what was not analysed as annotations."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tral_monai.annotations.text_file import write_text
+from tral_monai.inference.geojson_text import box_ring, feature, properties, write_features
+from tral_monai.inference.map_classes import NOT_ANALYSED
 from tral_monai.inference.nuclei.nucleus_map import FloatColumn, NucleusMap
-from tral_monai.inference.palette import given_colours
+from tral_monai.inference.palette import class_colours, given_colours
 from tral_monai.inference.slide_writer import SlideWriter
 
 _CHUNK = 5_000  # nuclei turned into text at once: about 2 MB
@@ -31,8 +33,10 @@ def write_nuclei(
 ) -> None:
     """Write nuclei as a GeoJSON FeatureCollection of QuPath detections.
 
-    Coordinates are level-0 px to a hundredth. A measurement that is not known (NaN) is left out. The text is written by
-    hand, piece by piece: the objects are all alike, and 100,000 of them take about a second.
+    Coordinates are level-0 px to a hundredth. A measurement that is not known (NaN) is left out. Behind the nuclei
+    follow the parts of the image that could not be analysed, as annotations of the class ``Not analysed``: where they
+    lie, no nucleus was looked for. The text is put together piece by piece: the objects are all alike, and 100,000 of
+    them take about a second.
 
     Args:
         path: file to write, replaced only once it is whole; packed if it ends in ``.gz``.
@@ -43,28 +47,27 @@ def write_nuclei(
         OutputError: the file cannot be written.
     """
     palette = {**nuclei.colours, **given_colours(colours)}
-    heads = []
-    for name in nuclei.classes:
-        classification = json.dumps({"name": name, "color": list(palette[name])}, ensure_ascii=False)
-        heads.append(f'"properties":{{"objectType":"detection","classification":{classification},"measurements":{{')
-    with write_text(path) as stream:
-        stream.write('{"type":"FeatureCollection","features":[')
-        for start in range(0, len(nuclei), _CHUNK):
-            stream.write((",\n" if start else "\n") + ",\n".join(_features(nuclei, start, heads)))
-        stream.write("\n]}\n")
+    heads = [properties("detection", name, palette[name]) for name in nuclei.classes]
+    write_features(path, itertools.chain(_nuclei(nuclei, heads), _not_analysed(nuclei, colours)))
 
 
-def _features(nuclei: NucleusMap, start: int, heads: Sequence[str]) -> Iterator[str]:
-    part = slice(start, start + _CHUNK)
-    left, top, right, bottom = nuclei.boxes_level0[part].T.tolist()
-    labels = nuclei.labels[part].tolist()
-    columns = [_texts(name, getattr(nuclei, column)[part]) for name, column in MEASUREMENTS.items()]
-    for x0, y0, x1, y1, label, *texts in zip(left, top, right, bottom, labels, *columns, strict=True):
-        yield (
-            '{"type":"Feature","geometry":{"type":"Polygon","coordinates":[['
-            f"[{x0:.2f},{y0:.2f}],[{x1:.2f},{y0:.2f}],[{x1:.2f},{y1:.2f}],[{x0:.2f},{y1:.2f}],[{x0:.2f},{y0:.2f}]"
-            f"]]}},{heads[label]}{','.join(filter(None, texts))}}}}}}}"
-        )
+def _nuclei(nuclei: NucleusMap, heads: Sequence[str]) -> Iterator[str]:
+    for start in range(0, len(nuclei), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        boxes = nuclei.boxes_level0[part].T.tolist()
+        labels = nuclei.labels[part].tolist()
+        columns = [_texts(name, getattr(nuclei, column)[part]) for name, column in MEASUREMENTS.items()]
+        for x0, y0, x1, y1, label, *texts in zip(*boxes, labels, *columns, strict=True):
+            ring = box_ring(f"{x0:.2f}", f"{y0:.2f}", f"{x1:.2f}", f"{y1:.2f}")
+            yield feature(ring, heads[label], ",".join(filter(None, texts)))
+
+
+def _not_analysed(nuclei: NucleusMap, colours: Mapping[str, Sequence[int]] | None) -> Iterator[str]:
+    head = properties("annotation", NOT_ANALYSED, class_colours([NOT_ANALYSED], colours)[NOT_ANALYSED])
+    mm2_per_px = nuclei.mpp_xy[0] * nuclei.mpp_xy[1] / 1e6
+    for x0, y0, x1, y1 in nuclei.not_analysed_level0.tolist():
+        ring = box_ring(f"{x0:.2f}", f"{y0:.2f}", f"{x1:.2f}", f"{y1:.2f}")
+        yield feature(ring, head, f'"area_mm2":{(x1 - x0) * (y1 - y0) * mm2_per_px!r}')
 
 
 def _texts(name: str, column: FloatColumn) -> list[str]:

@@ -37,6 +37,8 @@ class NucleusMap:
         masked: whether a tissue mask was used.
         tiles: number of tiles looked at, with those that could not be decoded.
         failed_centres_level0: (k, 2) int64 centres of the tiles that could not be decoded.
+        not_analysed_mm2: area that these tiles answer for: of tissue where a tissue mask was used, else of the image.
+        not_analysed_level0: (k, 4) float64 xmin, ymin, xmax, ymax of the parts that these tiles answer for, level-0 px.
         failures: what the reader said about them, each message once.
         cut_by_seams: nuclei kept that no tile saw whole, because they are larger than the overlap.
         warnings: what a reader of the result should know, one sentence each.
@@ -62,6 +64,10 @@ class NucleusMap:
     failed_centres_level0: npt.NDArray[np.int64] = dataclasses.field(
         default_factory=lambda: np.empty((0, 2), dtype=np.int64)
     )
+    not_analysed_level0: npt.NDArray[np.float64] = dataclasses.field(
+        default_factory=lambda: np.empty((0, 4), dtype=np.float64)
+    )
+    not_analysed_mm2: float = 0.0
     failures: tuple[str, ...] = ()
     cut_by_seams: int = 0
     warnings: tuple[str, ...] = ()
@@ -110,6 +116,7 @@ class NucleusMap:
             "cut_by_seams": self.cut_by_seams,
             "not_analysed": {
                 "tiles": len(failed),
+                "mm2": self.not_analysed_mm2,
                 "centres_level0": failed[:_MOST_LISTED].tolist(),
                 "messages": list(self.failures[:100]),
             },
