@@ -40,7 +40,7 @@ def dense_tile_features(
         max_pixels: Input of the backbone in one call, which bounds the memory.
 
     Returns:
-        (k, F), of the type that the backbone gives, on the canvas's device.
+        (k, F) float32 on the canvas's device.
 
     Raises:
         ValueError: The canvas or the tiles' places are not of this form, or a tile leaves the canvas.
@@ -106,7 +106,7 @@ def _one_by_one(
     parts = []
     for chunk in places.split(max(1, max_pixels // tile_px**2)):
         tiles = [canvas[:, :, y : y + tile_px, x : x + tile_px] for x, y in chunk.tolist()]
-        parts.append(branch(normalize(torch.cat(tiles))).float())
+        parts.append(branch.feature_map(normalize(torch.cat(tiles))).float().mean(dim=(2, 3)))
     return torch.cat(parts)
 
 

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network with dense context on a block: the highest magnification tile by tile, the others once per canvas."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from tral_monai.errors import ConfigError
+from tral_monai.inference.device_block import DeviceBlock
+from tral_monai.inference.early_exit.low_branches import Branches
+from tral_monai.inference.engines.compile_module import compile_module
+from tral_monai.inference.engines.half_precision import DTYPES
+from tral_monai.inference.engines.settings import EngineSettings
+from tral_monai.inference.tile_model import TileOutputs, TilesDone
+from tral_monai.networks.tri_cnn import TriCNN
+
+
+class DenseContextModel:
+    """Gives what the network gives tile by tile, up to rounding, and computes what overlaps below 40x once.
+
+    At a stride of one tile at 40x, neighbouring tiles share three quarters of their pixels per axis at 10x and fifteen
+    sixteenths at 2.5x, so that nearly all of the work that is left is the highest magnification's.
+
+    The engine runs the highest magnification. The others go through torch, whatever the engine, because canvases come
+    in all sizes: in full precision, or under autocast where the engine's precision is lower. The classifier always runs
+    in full precision.
+
+    Args:
+        network: has ``context="dense"``.
+        engine: what runs the highest magnification; torch in full precision by default.
+        device: where the network is.
+        batch_size: tiles per forward pass of the highest magnification.
+
+    Raises:
+        ConfigError: the network has no dense context.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        *,
+        engine: EngineSettings | None = None,
+        device: torch.device | str = "cpu",
+        batch_size: int = 64,
+    ) -> None:
+        if not isinstance(network, TriCNN) or network.context != "dense":
+            raise ConfigError(
+                f"a dense context model needs a TriCNN that was trained with context='dense', but the network is a "
+                f"{type(network).__name__} with context={getattr(network, 'context', None)!r}; run it tile by tile"
+            )
+        self.network = network
+        self.engine = engine if engine is not None else EngineSettings()
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        self._high = Branches(network, (network.highest_scale,))
+        self._run: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """The engine; dense evaluation is the network itself and changes nothing."""
+        return {"engine": self.engine.name, "precision": self.engine.precision}
+
+    def runtime(self) -> dict[str, Any]:
+        """The engine's details, the size of batches, and that canvases were looked at as wholes."""
+        return {**self.engine.describe(), "batch_size": self.batch_size, "context": "dense"}
+
+    def __call__(self, block: DeviceBlock, *, want_features: bool = False, done: TilesDone) -> TileOutputs:
+        """Run a block.
+
+        Args:
+            block: the tiles.
+            want_features: also give the pooled features.
+            done: told how many tiles each batch had, after the lower magnifications of all of them.
+        """
+        network = self.network
+        parts: list[torch.Tensor | None] = [
+            None if scale == network.highest_scale else self._dense_features(block, scale)
+            for scale in range(network.num_scales)
+        ]
+        logits: list[torch.Tensor] = []
+        features: list[torch.Tensor] = []
+        for start in range(0, len(block), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            high = self._high_features(block.tiles(rows, [network.highest_scale]))
+            batch = torch.cat([high if part is None else part[rows] for part in parts], dim=1)
+            logits.append(network.head(batch.to(network.mean.dtype)).float())
+            if want_features:
+                features.append(batch)
+            done(len(batch))
+        return TileOutputs(torch.cat(logits), torch.cat(features) if want_features else None)
+
+    def _dense_features(self, block: DeviceBlock, scale: int) -> torch.Tensor:
+        """(k, F of the magnification) float32."""
+        canvas = block.canvases[scale].permute(2, 0, 1)[None]  # a view, which is channels_last as it lies
+        half: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if self.engine.precision != "fp32":
+            half = torch.autocast(canvas.device.type, DTYPES[self.engine.precision])
+        with half:
+            return self.network.dense_features(canvas, block.starts_px[scale], scale).float()
+
+    def _high_features(self, tiles: torch.Tensor) -> torch.Tensor:
+        """(b, F of the highest magnification) float32."""
+        if self._run is None:
+            module = self._high.eval()
+            self._run = (
+                module if self.engine.is_reference else compile_module(module, tiles, self.engine, device=self.device)
+            )
+        return self._run(tiles)[0].float()
