@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
@@ -20,6 +21,7 @@ from tral_monai.errors import CheckpointError, ConfigError, OutputError, SlideEr
 from tral_monai.inference.areas import AreasWriter
 from tral_monai.inference.class_map_png import ClassMapWriter, read_class_map
 from tral_monai.inference.geojson_writer import GeoJSONWriter
+from tral_monai.inference.mapped_tiles import MappedTiles
 from tral_monai.inference.overlay import OverlayWriter
 from tral_monai.inference.provenance import ProvenanceWriter
 from tral_monai.inference.slide_evaluator import SlideEvaluator
@@ -286,9 +288,32 @@ def test_events_come_in_their_order_and_maps_are_let_go(slides: Path, tmp_path: 
             run.add_event_handler(event, lambda engine, name=event.name: seen.append(name))
     run.add_event_handler(Events.ITERATION_COMPLETED, lambda: seen.append(run.state.output[0]["image"]))
     run.run()
-    assert seen == ["MAPPED", "WRITTEN", "a.tif", "MAPPED", "WRITTEN", "b.1.tif", "RUN_ENDED"]
+    moments = ["SLIDE_OPENED", "MAPPED", "WRITTEN"]  # single tiles only where a handler wants them
+    assert seen == [*moments, "a.tif", *moments, "b.1.tif", "RUN_ENDED"]
     assert run.results[0].prediction is None
     assert run.state.slide is None
+
+
+def test_the_tiles_of_a_slide_are_streamed_where_a_handler_wants_them(slides: Path, tmp_path: Path) -> None:
+    run = evaluator(slides, tmp_path / "maps")
+    seen: dict[str, list[MappedTiles]] = {}
+    run.want_tiles()
+    run.add_event_handler(
+        SlideEvents.TILES_MAPPED, lambda: seen.setdefault(run.state.slide.name, []).append(run.state.tiles)
+    )
+    maps = {}
+    run.add_event_handler(SlideEvents.MAPPED, lambda: maps.update({run.state.slide.name: run.state.result.prediction}))
+    run.run()
+    assert set(seen) == {"a.tif", "b.1.tif"}
+    for name, blocks in seen.items():
+        tissue = maps[name]
+        assert sum(len(block.rows) for block in blocks) == tissue.tissue_tiles > 0
+        for block in blocks:
+            shown = tissue.confidence[block.rows, block.columns]
+            assert block.probabilities.max(axis=1) == pytest.approx(shown, abs=1e-3)  # float16
+            assert (block.centres_level0 == np.column_stack((block.columns, block.rows)) * 128 + 64).all()
+            assert block.features is None
+    assert run.state.tiles is None
 
 
 def test_a_run_can_be_repeated_with_other_weights(slides: Path, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from tests.inference.colour_slides import PATTERN, ColourNet, break_tile, slide_
 from tral_monai.errors import CheckpointError, ConfigError, SlideReadError
 from tral_monai.inference.geojson_writer import class_annotations
 from tral_monai.inference.tissue_mapper import TissueMapper
+from tral_monai.slides.canvases import CanvasReader
 from tral_monai.slides.slide import open_slide
-from tral_monai.slides.triplets import TripletReader
 
 # Values of the map: background first, then the network's classes in order, then undefined and not analysed.
 VALUE = {".": 0, "S": 1, "M": 2, "B": 3, "D": 4, "U": 5, "N": 6}
@@ -33,9 +33,9 @@ def slide_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_slide(tmp_path_factory.mktemp("slides") / "colours.tif", slide_pixels())
 
 
-@pytest.mark.parametrize(("read_ahead", "threads"), [(0, 1), (2, 1), (2, 2)])
-def test_the_map_is_the_pattern(slide_path: Path, read_ahead: int, threads: int) -> None:
-    mapper = TissueMapper(ColourNet(), read_ahead=read_ahead, reading_threads=threads, keep_probabilities=True, **EXACT)
+@pytest.mark.parametrize(("num_workers", "read_ahead"), [(0, 0), (1, 2), (2, 2), (3, 0)])
+def test_the_map_is_the_pattern(slide_path: Path, num_workers: int, read_ahead: int) -> None:
+    mapper = TissueMapper(ColourNet(), num_workers=num_workers, read_ahead=read_ahead, keep_probabilities=True, **EXACT)
     with open_slide(slide_path) as slide:
         tissue = mapper.map_slide(slide)
     assert tissue.class_index.tolist() == values(PATTERN)
@@ -157,12 +157,6 @@ def test_the_networks_mode_and_gradients_are_left_as_they_were(slide_path: Path)
     assert torch.is_grad_enabled()
 
 
-def test_channels_last_changes_nothing(slide_path: Path) -> None:
-    with open_slide(slide_path) as slide:
-        tissue = TissueMapper(ColourNet(), channels_last=True, **EXACT).map_slide(slide)
-    assert tissue.class_index.tolist() == values(PATTERN)
-
-
 def test_tri_cnn_is_run_as_it_is_called_by_hand(slide_path: Path) -> None:
     from tral_monai.networks.tri_cnn import TriCNN
     from tral_monai.slides.triplets import TripletReader, triplets_to_tensor_layout
@@ -207,7 +201,7 @@ def test_a_network_that_does_not_fit_is_told(slide_path: Path, logits: object, m
         ({"classes": ["x", "y"]}, r"classes must be the network's, but are \['x', 'y'\] instead of \['Stroma'"),
         ({"batch_size": 0}, "batch_size must be at least 1, but is 0"),
         ({"stride_px": 0}, "stride_px must be at least 1, but is 0"),
-        ({"reading_threads": 0}, "reading_threads must be at least 1, but is 0"),
+        ({"num_workers": -1}, "num_workers must be 0 or more, but is -1"),
         ({"read_ahead": -1}, "read_ahead must be 0 or more, but is -1"),
         ({"min_tissue_coverage": 2.0}, r"min_tissue_coverage must lie between 0 and 1, but is 2\.0"),
         ({"tissue_method": "magic"}, "tissue_method must be 'auto' or 'paper', but is 'magic'"),
@@ -229,14 +223,14 @@ def test_memory_does_not_grow_with_the_slide(tmp_path: Path, monkeypatch: pytest
 
     The cache of decoded tiles and the blocks read ahead are bounded too, but by more than these slides fill.
     """
-    small_cache = functools.partial(TripletReader, cache_bytes=4 << 20)
-    monkeypatch.setattr("tral_monai.inference.tissue_mapper.TripletReader", small_cache)
+    small = functools.partial(CanvasReader, cache_bytes=4 << 20, canvas_px=1024)
+    monkeypatch.setattr("tral_monai.inference.tissue_mapper.CanvasReader", small)
     peaks = []
     for copies in (4, 6):
         pattern = tuple(row * copies for row in PATTERN) * copies
         path = write_slide(tmp_path / f"{copies}.tif", slide_pixels(pattern, cell_px=128))
         with open_slide(path) as slide:
-            mapper = TissueMapper(ColourNet(), batch_size=32, read_ahead=0)
+            mapper = TissueMapper(ColourNet(), batch_size=32, num_workers=0)
             tracemalloc.start()
             mapper.map_slide(slide)
             peaks.append(tracemalloc.get_traced_memory()[1])

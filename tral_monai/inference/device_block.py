@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -57,7 +57,9 @@ class DeviceBlock:
         return out.permute(0, 1, 4, 2, 3).reshape(starts.shape[1], 3 * len(chosen), side, side)
 
 
-def device_blocks(blocks: Iterable[CanvasBlock], device: torch.device) -> Iterator[tuple[CanvasBlock, DeviceBlock]]:
+def device_blocks(
+    blocks: Iterable[CanvasBlock], device: torch.device
+) -> Generator[tuple[CanvasBlock, DeviceBlock], None, None]:
     """Bring blocks to a device.
 
     To a GPU the canvases go as uint8 from pinned memory on a stream of their own, one block ahead of the model. On the

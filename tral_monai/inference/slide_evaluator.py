@@ -16,6 +16,7 @@ from tral_monai import __version__
 from tral_monai.atomic_file import prepare_folder, remove_half_written
 from tral_monai.errors import ConfigError, MissingMppError, SlideError, TralError
 from tral_monai.inference.fingerprints import run_key, weights_sha256
+from tral_monai.inference.mapped_tiles import MappedTiles
 from tral_monai.inference.provenance import RECORD_SUFFIX, read_record
 from tral_monai.inference.slide_list import output_stem
 from tral_monai.inference.slide_writer import SlideEvents, SlideResult
@@ -40,7 +41,11 @@ class SlideMapper(Protocol):
         """How the model is run, as plain data."""
 
     def map_slide(self, slide: Slide, *, on_progress: Any = None) -> Any:
-        """The prediction of one slide, with a method ``describe()`` for its record."""
+        """The prediction of one slide, with a method ``describe()`` for its record.
+
+        Only where a handler asks for tiles or features, ``on_tiles`` and ``want_features`` are given too; see
+        :meth:`tral_monai.inference.tissue_mapper.TissueMapper.map_slide`.
+        """
 
 
 class SlideEvaluator(Evaluator):
@@ -98,6 +103,7 @@ class SlideEvaluator(Evaluator):
         self.resume, self.fail_on = resume, fail_on
         self.results: list[SlideResult] = []
         self._expected_files: dict[str, dict[str, Any]] = {}
+        self._wants_tiles = self._wants_features = False
         self._weights_sha256: str | None = None
         super().__init__(
             device=mapper.device,
@@ -106,7 +112,7 @@ class SlideEvaluator(Evaluator):
             event_names=[SlideEvents],
             decollate=False,
         )
-        self.state.result = self.state.slide = None
+        self.state.result = self.state.slide = self.state.tiles = None
         self.state.tiles_done = self.state.tiles_total = 0
 
     @property
@@ -134,6 +140,14 @@ class SlideEvaluator(Evaluator):
         if suffix in self._expected_files:
             raise ConfigError(f"two handlers write '<name>{suffix}'; remove one")
         self._expected_files[suffix] = dict(settings or {})
+
+    def want_tiles(self) -> None:
+        """Fire ``TILES_MAPPED`` for every block of tiles; a handler of that event calls this when it is attached."""
+        self._wants_tiles = True
+
+    def want_features(self) -> None:
+        """The same, with the network's pooled features in ``state.tiles``."""
+        self._wants_tiles = self._wants_features = True
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Run over all slides.
@@ -168,7 +182,7 @@ class SlideEvaluator(Evaluator):
             result.status, result.prediction = "failed", None
             result.error = _without_folder(_with_remedy(error), path)
         finally:
-            self.state.slide = None
+            self.state.slide = self.state.tiles = None
         result.seconds = time.perf_counter() - started
         self.results.append(result)
         self._report(result)
@@ -189,7 +203,8 @@ class SlideEvaluator(Evaluator):
             self.state.slide = slide
             result.record = {"run_key": key, "mpp_source": mpp_source}
             try:
-                result.prediction = self.mapper.map_slide(slide, on_progress=self._on_progress)
+                self.fire_event(SlideEvents.SLIDE_OPENED)
+                result.prediction = self.mapper.map_slide(slide, on_progress=self._on_progress, **self._streaming())
             except TralError:
                 raise
             except Exception as error:
@@ -200,6 +215,16 @@ class SlideEvaluator(Evaluator):
             self.fire_event(SlideEvents.MAPPED)
             result.seconds = time.perf_counter() - started
             self.fire_event(SlideEvents.WRITTEN)
+
+    def _streaming(self) -> dict[str, Any]:
+        """What to ask of the mapper beyond the prediction: nothing where no handler looks at single tiles."""
+        if not self._wants_tiles:
+            return {}
+        return {"on_tiles": self._on_tiles, "want_features": self._wants_features}
+
+    def _on_tiles(self, tiles: MappedTiles) -> None:
+        self.state.tiles = tiles
+        self.fire_event(SlideEvents.TILES_MAPPED)
 
     def _open(self, path: Path) -> tuple[Slide, str]:
         if self.override_mpp:
@@ -229,7 +254,7 @@ class SlideEvaluator(Evaluator):
         )
 
     def _files_are_there(self, stem: str) -> bool:
-        return all((self.output_dir / f"{stem}{suffix}").is_file() for suffix in self._expected_files)
+        return all((self.output_dir / f"{stem}{suffix}").exists() for suffix in self._expected_files)
 
     def _on_progress(self, done: int, total: int) -> None:
         self.state.tiles_done, self.state.tiles_total = done, total

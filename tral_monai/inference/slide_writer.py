@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 class SlideEvents(EventEnum):
     """Moments in the work on one slide, in their order (failed and skipped ones have no ``MAPPED``, ``WRITTEN``)."""
 
+    SLIDE_OPENED = "slide_opened"
+    """``state.slide`` is open and will be mapped: time to begin a file that is streamed. It may still fail."""
+    TILES_MAPPED = "tiles_mapped"
+    """The tiles of a block are there as ``state.tiles``, a ``MappedTiles``; only where a handler asked for them."""
     TILES_COMPLETED = "tiles_completed"
     """Some tiles are done: ``state.tiles_done`` of ``state.tiles_total``."""
     MAPPED = "mapped"

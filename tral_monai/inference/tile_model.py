@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from monai.inferers.inferer import Inferer, SimpleInferer
 
+from tral_monai.errors import CheckpointError
 from tral_monai.inference.device_block import DeviceBlock
 from tral_monai.inference.engines.compile_module import compile_module
 from tral_monai.inference.engines.settings import EngineSettings
@@ -36,7 +37,9 @@ class TileOutputs:
 class TileModel(Protocol):
     """Answers for the tiles of a block. It is called in evaluation mode, without gradients, on the network's device."""
 
-    network: torch.nn.Module
+    @property
+    def network(self) -> torch.nn.Module:
+        """The network that answers; the caller moves it to the device."""
 
     def __call__(self, block: DeviceBlock, *, want_features: bool = False, done: TilesDone) -> TileOutputs:
         """The answers for all tiles of a block, in its order; ``done`` is told on the way."""
@@ -108,11 +111,21 @@ class PerTileModel:
             block: the tiles.
             want_features: also give the pooled features; for networks with ``features`` and ``head``.
             done: told how many tiles each batch had.
+
+        Raises:
+            CheckpointError: the network does not give a row of logits per tile.
         """
-        logits, features = [], []
+        logits: list[torch.Tensor] = []
+        features: list[torch.Tensor] = []
         for start in range(0, len(block), self.batch_size):
             image = block.tiles(slice(start, start + self.batch_size))
             found = self._run(image, want_features)
+            if not isinstance(found[0], torch.Tensor) or found[0].shape[:1] != image.shape[:1]:
+                came = tuple(found[0].shape) if isinstance(found[0], torch.Tensor) else type(found[0]).__name__
+                raise CheckpointError(
+                    f"the network must give logits of shape (B, classes) for a batch of {len(image)} tiles, but gave "
+                    f"{came}; the checkpoint is of another network"
+                )
             logits.append(found[0])
             features += found[1:]
             done(len(image))

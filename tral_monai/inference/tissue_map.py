@@ -33,6 +33,7 @@ class TissueMap:
         failed_centres_level0: (k, 2) int64 centres of the tiles that could not be decoded.
         failures: what the reader said about them, each message once.
         seconds: wall-clock seconds by stage (``mask``, ``model``, ``wait_for_pixels``, ``total``).
+        computed: what the network was asked for, where it was not all of every tile (early exit).
     """
 
     class_index: npt.NDArray[np.uint8]
@@ -44,6 +45,7 @@ class TissueMap:
     failed_centres_level0: npt.NDArray[np.int64]
     failures: tuple[str, ...] = ()
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    computed: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def tissue_tiles(self) -> int:
@@ -82,6 +84,7 @@ class TissueMap:
                 "centres_level0": failed[:_MOST_CENTRES_LISTED].tolist(),
                 "messages": list(self.failures[:_MOST_MESSAGES_LISTED]),
             },
+            **({"computed": self.computed} if self.computed else {}),
             "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
         }
 

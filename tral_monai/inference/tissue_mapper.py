@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a slide to its tissue map: mask, blocks of tiles read ahead, batches through the model, rules, map."""
+"""From a slide to its tissue map: mask, blocks of canvases read ahead, tiles through the model, rules, map."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
@@ -11,27 +12,35 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.inferers.inferer import Inferer, SimpleInferer
+from monai.inferers.inferer import Inferer
 from monai.networks.utils import eval_mode
 
-from tral_monai.errors import CheckpointError, ConfigError, SlideReadError
+from tral_monai.errors import CheckpointError, ConfigError
+from tral_monai.inference.agreement import Agreement
+from tral_monai.inference.agreement_check import AgreementCheck
+from tral_monai.inference.choose_tile_model import choose_tile_model
+from tral_monai.inference.engines.settings import EngineSettings
 from tral_monai.inference.map_classes import MapClasses, decide
 from tral_monai.inference.map_grid import MapGrid
-from tral_monai.inference.prefetch import prefetch
-from tral_monai.inference.resilient_reading import ResilientReading
+from tral_monai.inference.mapped_tiles import MappedTiles, OnTiles
+from tral_monai.inference.plan import InferencePlan
 from tral_monai.inference.slide_window import Rectangle, SlideWindow
+from tral_monai.inference.tile_model import PerTileModel, TileOutputs
 from tral_monai.inference.tissue_map import TissueMap
+from tral_monai.slides.canvases import CanvasReader
 from tral_monai.slides.magnification import MAGNIFICATIONS, TILE_PX, level0_per_tile
 from tral_monai.slides.slide import Slide
 from tral_monai.slides.tissue import TissueMask, tissue_mask
-from tral_monai.slides.triplets import TripletReader
 
 Progress = Callable[[int, int], None]
-_BLOCK_TILES = 256  # one block of triplets is 38 MB; the queue, the reader and the model hold about four of them
 
 
 class TissueMapper:
     """Maps slides with one network. Memory does not grow with the slide, except for a few bytes per tile.
+
+    Threads decode blocks of the slide, one canvas per magnification; the canvases go to the device, where tiles are cut
+    from them (:class:`~tral_monai.inference.plan.InferencePlan`): about 60 MB per block, and ``num_workers + read_ahead
+    + 1`` blocks at most.
 
     The rules are those of the TRI-AL authors' inference code (see :func:`tral_monai.inference.map_classes.decide`);
     tiles without tissue become background without asking the model, and tiles that cannot be decoded are marked as
@@ -40,9 +49,13 @@ class TissueMapper:
     Args:
         network: gives (B, C) logits for (B, 9, 128, 128) raw RGB, uint8.
         classes: names of its outputs; by default ``network.classes``.
-        inferer: MONAI inferer that runs the network on a batch; ``SimpleInferer`` by default.
+        inferer: MONAI inferer that runs the network on a batch of tiles; by default the network is called.
+        engine: what runs the network, and in which precision; torch in fp32 by default. Any other is compared with
+            that on sampled tiles of the first slides, and refused where too few classes agree.
+        early_exit: file of a gate made for this network (``exit_gate.pt``): tiles that the low magnifications decide
+            safely enough are not looked at at 40x. Compared and refused like an engine.
         device: where the network runs; it is moved there.
-        batch_size: tiles per forward pass; at most 256 are used at once.
+        batch_size: tiles per forward pass.
         undefined_below: a tile whose largest probability is lower is undefined; 0 turns the rule off.
         damaged_at_least: probability that the class ``Damaged`` needs, where the model has it; 0 turns the rule off.
         background_class: name of the class of tiles without tissue.
@@ -55,10 +68,11 @@ class TissueMapper:
         magnifications: of the tiles of one centre; by default the network's own, else the paper's 40x, 10x, 2.5x.
         tile_px: side of a tile; by default the network's own, else 128.
         keep_probabilities: keep all probabilities (2 bytes per tile and class), not only that of the class shown.
-        read_ahead: blocks that the reading thread may be ahead; 0 reads in the calling thread.
-        reading_threads: threads that decode; more than one pays with a GPU.
-        channels_last: memory format of the network's weights; 5 to 20 % faster for convolutions on a CPU, more on a GPU
-            in half precision, and the same numbers up to rounding.
+        num_workers: threads that decode; 0 reads in the calling thread, more than one pays with a GPU.
+        read_ahead: decoded blocks that may wait for the network.
+
+    Attributes:
+        agreement: how far engine or gate agreed with the network in full precision; None where nothing was compared.
 
     Raises:
         ConfigError: a setting is out of range, or no class names are known.
@@ -70,6 +84,8 @@ class TissueMapper:
         classes: Sequence[str] | None = None,
         *,
         inferer: Inferer | None = None,
+        engine: EngineSettings | None = None,
+        early_exit: str | os.PathLike[str] | None = None,
         device: torch.device | str = "cpu",
         batch_size: int = 64,
         undefined_below: float = 0.6,
@@ -83,9 +99,8 @@ class TissueMapper:
         magnifications: Sequence[float] | None = None,
         tile_px: int | None = None,
         keep_probabilities: bool = False,
+        num_workers: int = 1,
         read_ahead: int = 2,
-        reading_threads: int = 1,
-        channels_last: bool = False,
     ) -> None:
         names = classes if classes is not None else getattr(network, "classes", None)
         if names is None:
@@ -95,24 +110,29 @@ class TissueMapper:
             raise ConfigError(
                 f"classes must be the network's, but are {list(names)} instead of {list(own)}; leave classes out"
             )
-        for name, value in (
-            ("batch_size", batch_size),
-            ("stride_px", stride_px),
-            ("reading_threads", reading_threads),
-        ):
+        for name, value in (("batch_size", batch_size), ("stride_px", stride_px)):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, but is {value}")
-        if read_ahead < 0:
-            raise ConfigError(f"read_ahead must be 0 or more, but is {read_ahead}")
+        for name, value in (("num_workers", num_workers), ("read_ahead", read_ahead)):
+            if value < 0:
+                raise ConfigError(f"{name} must be 0 or more, but is {value}")
         if tissue_method not in ("auto", "paper"):
             raise ConfigError(f"tissue_method must be 'auto' or 'paper', but is '{tissue_method}'")
         if not 0.0 <= min_tissue_coverage <= 1.0:
             raise ConfigError(f"min_tissue_coverage must lie between 0 and 1, but is {min_tissue_coverage}")
         self.network = network
         self.classes = MapClasses(names, background=background_class)
-        self.inferer = inferer if inferer is not None else SimpleInferer()
         self.device = torch.device(device)
-        self.batch_size = min(batch_size, _BLOCK_TILES)
+        self.batch_size = batch_size
+        self.engine = engine if engine is not None else EngineSettings()
+        self.model = choose_tile_model(
+            network, engine=self.engine, inferer=inferer, device=device, batch_size=batch_size, early_exit=early_exit
+        )
+        reference = PerTileModel(network, inferer=inferer, device=device, batch_size=batch_size)
+        self.inferer = reference.inferer  # MONAI's engines ask for it
+        self._check = None
+        if self.model.settings() != reference.settings():
+            self._check = AgreementCheck(reference, self.model, self.engine)
         self.undefined_below = undefined_below
         self.damaged_at_least = damaged_at_least
         self.tissue_method = tissue_method
@@ -124,10 +144,13 @@ class TissueMapper:
         self.magnifications = tuple(magnifications if magnifications is not None else own_magnifications)
         self.tile_px = int(tile_px if tile_px is not None else getattr(network, "tile_px", TILE_PX))
         self.keep_probabilities = keep_probabilities
-        self.read_ahead = read_ahead
-        self.reading_threads = reading_threads
-        self.channels_last = channels_last
+        self.num_workers, self.read_ahead = num_workers, read_ahead
         decide(np.empty((0, len(self.classes.model_classes))), self.classes, **self._thresholds())
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """How far the engine or the gate agreed with the network; None where nothing was compared."""
+        return None if self._check is None else self._check.agreement
 
     def settings(self) -> dict[str, Any]:
         """Everything but the weights that decides the map: what a finished slide must agree with to be kept."""
@@ -142,15 +165,15 @@ class TissueMapper:
             "stride_px": self.stride_px,
             "tile_px": self.tile_px,
             "magnifications": list(self.magnifications),
+            **self.model.settings(),
         }
 
     def runtime(self) -> dict[str, Any]:
         """How the model is run; changes the map by rounding at most."""
         return {
             "device": str(self.device),
-            "batch_size": self.batch_size,
-            "channels_last": self.channels_last,
-            "inferer": type(self.inferer).__name__,
+            **self.model.runtime(),
+            "agreement": None if self.agreement is None else self.agreement.describe(),
         }
 
     def map_slide(
@@ -160,6 +183,8 @@ class TissueMapper:
         region_level0: Rectangle | None = None,
         mask: TissueMask | None = None,
         on_progress: Progress | None = None,
+        on_tiles: OnTiles | None = None,
+        want_features: bool = False,
     ) -> TissueMap:
         """Map one slide, or a part of it.
 
@@ -169,11 +194,14 @@ class TissueMapper:
                 get what they get in the map of the whole slide, up to rounding, and every other cell is background.
             mask: the slide's :meth:`tissue_mask`, where it is there already: it costs seconds on a large slide.
             on_progress: called with (tiles done, tiles in all), first with 0 done.
+            on_tiles: called with the tiles of every block once they are mapped.
+            want_features: let these tiles hold the network's pooled features too.
 
         Returns:
             The map, with the grid of the whole slide; all background where no tissue is found.
 
         Raises:
+            AgreementError: the engine or the gate disagrees with the network on too many tiles.
             ConfigError: the region is empty, or lies outside of the slide.
             SlideReadError: the tissue mask, or every single tile, cannot be read.
             CheckpointError: the network's output does not have one finite logit per class.
@@ -191,39 +219,42 @@ class TissueMapper:
         if self.keep_probabilities:
             kept = np.full((*grid.shape, len(self.classes.model_classes)), np.nan, dtype=np.float16)
         centres = grid.centres_level0(rows, columns)
-        reader = TripletReader(
-            slide, magnifications=self.magnifications, tile_px=self.tile_px, num_threads=self.reading_threads
-        )
-        reading = ResilientReading(reader, centres, max_triplets=_BLOCK_TILES)
+        reader = CanvasReader(slide, magnifications=self.magnifications, tile_px=self.tile_px)
         report = on_progress or _no_report
+        computed: dict[str, int] = {}
         done = 0
-        report(done, len(centres))
-        with self._ready_network() as network, contextlib.closing(prefetch(reading, depth=self.read_ahead)) as blocks:
-            while True:
-                waiting_since = time.perf_counter()
-                block = next(blocks, None)
-                model_since = time.perf_counter()
-                seconds["wait_for_pixels"] += model_since - waiting_since
-                if block is None:
-                    break
-                indices, tiles = block
-                probabilities = self._probabilities(network, tiles)
-                values = decide(probabilities, self.classes, **self._thresholds())
-                where = rows[indices], columns[indices]
-                class_index[where] = values
-                confidence[where] = self._shown(probabilities, values)
-                if kept is not None:
-                    kept[where] = probabilities
-                seconds["model"] += time.perf_counter() - model_since
-                done += len(indices)
-                report(done, len(centres))
-        failed = np.array(sorted(reading.failed), dtype=np.int64)
-        if len(centres) and len(failed) == len(centres):
-            raise SlideReadError(
-                f"{slide.name}: none of the {len(centres)} tiles with tissue can be decoded ({reading.messages[0]}); "
-                "the file is damaged, copy or scan it again"
-            )
-        class_index[rows[failed], columns[failed]] = self.classes.not_analysed
+
+        def tiles_done(count: int) -> None:
+            nonlocal done
+            done += count
+            report(done, len(centres))
+
+        report(0, len(centres))
+        with self._ready_network():
+            if self._check is not None:
+                self._check(self._title(), reader, centres)
+            with InferencePlan(
+                reader, centres, device=self.device, num_workers=self.num_workers, read_ahead=self.read_ahead
+            ) as plan:
+                for read, block in plan:
+                    since = time.perf_counter()
+                    outputs = self.model(block, want_features=want_features, done=tiles_done)
+                    probabilities = self._probabilities(outputs, len(read))
+                    values = decide(probabilities, self.classes, **self._thresholds())
+                    where = rows[read.indices], columns[read.indices]
+                    class_index[where] = values
+                    confidence[where] = self._shown(probabilities, values)
+                    if kept is not None:
+                        kept[where] = probabilities
+                    for name, count in outputs.computed.items():
+                        computed[name] = computed.get(name, 0) + count
+                    seconds["model"] += time.perf_counter() - since
+                    if on_tiles is not None:
+                        features = None if outputs.features is None else outputs.features.cpu().numpy()
+                        on_tiles(MappedTiles(*where, centres[read.indices], probabilities, features))
+        lost = plan.failed()
+        seconds["wait_for_pixels"] = plan.wait_seconds
+        class_index[rows[lost], columns[lost]] = self.classes.not_analysed
         seconds["total"] = time.perf_counter() - started
         return TissueMap(
             class_index=class_index,
@@ -232,10 +263,15 @@ class TissueMapper:
             classes=self.classes,
             grid=grid,
             mpp_xy=slide.mpp_xy,
-            failed_centres_level0=centres[failed],
-            failures=tuple(reading.messages),
+            failed_centres_level0=centres[lost],
+            failures=tuple(plan.messages),
             seconds=seconds,
+            computed=computed,
         )
+
+    def _title(self) -> str:
+        early = "early exit, " if "exit_gate" in self.model.settings() else ""
+        return early + self.engine.title
 
     def _thresholds(self) -> dict[str, float]:
         return {"undefined_below": self.undefined_below, "damaged_at_least": self.damaged_at_least}
@@ -263,39 +299,27 @@ class TissueMapper:
         return row[covered], column[covered]
 
     @contextlib.contextmanager
-    def _ready_network(self) -> Iterator[torch.nn.Module]:
-        network = self.network.to(self.device)
-        if self.channels_last:
-            network = network.to(memory_format=torch.channels_last)
-        with eval_mode(network), torch.inference_mode():
-            yield network
+    def _ready_network(self) -> Iterator[None]:
+        with eval_mode(self.network.to(self.device)), torch.inference_mode():
+            yield
 
-    def _probabilities(self, network: torch.nn.Module, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(n, scales, h, w, 3) uint8 -> (n, C) float32."""
-        pixels = torch.from_numpy(tiles)
-        if self.device.type == "cuda":
-            pixels = pixels.pin_memory()
-        parts = []
-        for batch in pixels.split(self.batch_size):
-            moved = batch.to(self.device, non_blocking=True)
-            n, scales, height, width, _ = moved.shape
-            # uint8 goes over the bus, and the channels are brought to the front on the device.
-            image = moved.permute(0, 1, 4, 2, 3).reshape(n, 3 * scales, height, width)
-            parts.append(torch.softmax(self._checked(self.inferer(image, network), n).float(), dim=1))
-        probabilities: npt.NDArray[np.float32] = torch.cat(parts).cpu().numpy()
+    def _probabilities(self, outputs: TileOutputs, n: int) -> npt.NDArray[np.float32]:
+        """(n, C) float32 of what the network gave for n tiles."""
+        probabilities: npt.NDArray[np.float32] = (
+            torch.softmax(self._checked(outputs.logits, n).float(), dim=1).cpu().numpy()
+        )
         if not np.isfinite(probabilities).all():
             raise CheckpointError(
                 "the network's logits are not finite; its weights are damaged or its training diverged"
             )
         return probabilities
 
-    def _checked(self, logits: Any, n: int) -> torch.Tensor:
+    def _checked(self, logits: torch.Tensor, n: int) -> torch.Tensor:
         expected = (n, len(self.classes.model_classes))
-        if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
-            came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        if tuple(logits.shape) != expected:
             raise CheckpointError(
                 f"the network must give logits of shape {expected}, one per class in "
-                f"{list(self.classes.model_classes)}, but gave {came}; the checkpoint is of another "
+                f"{list(self.classes.model_classes)}, but gave {tuple(logits.shape)}; the checkpoint is of another "
                 "network or class list"
             )
         return logits

@@ -123,6 +123,6 @@ class DiscNet(torch.nn.Module):
 class DiscInferer:
     """Calls the network on the list of tiles."""
 
-    def __call__(self, inputs: Sequence[npt.NDArray[np.uint8]], network: torch.nn.Module) -> Detections:
-        found: Detections = network(inputs)
+    def __call__(self, inputs: Sequence[torch.Tensor], network: torch.nn.Module) -> Detections:
+        found: Detections = network([image.permute(1, 2, 0).numpy() for image in inputs])
         return found

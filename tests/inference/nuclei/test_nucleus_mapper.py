@@ -80,7 +80,7 @@ def test_the_same_nuclei_whatever_the_tiles(tmp_path: Path, seed: int) -> None:
             tile_px=tile,
             overlap_px=overlap,
             batch_size=int(rng.integers(1, 9)),
-            read_ahead=int(rng.integers(0, 3)),
+            num_workers=int(rng.integers(0, 3)),
         )
         assert found(nuclei) == disc_boxes(discs), (tile, overlap)
 
@@ -219,7 +219,7 @@ def test_a_tile_that_cannot_be_decoded_costs_its_own_nuclei_only(tmp_path: Path)
 def test_a_slide_of_which_nothing_can_be_decoded_is_an_error(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "slide.tif", draw_discs((256, 256), [(50, 40, 10, 1)]))
     break_tile(path, 0, 0)
-    with pytest.raises(SlideReadError, match=r"slide\.tif: none of the 1 tiles can be decoded"):
+    with pytest.raises(SlideReadError, match=r"slide\.tif: none of the 1 tiles to look at can be decoded"):
         find(path, mpp=None)
 
 
@@ -277,7 +277,7 @@ def test_an_answer_that_cannot_be_is_an_error(tmp_path: Path, columns: dict[str,
     ("settings", "message"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1, but is 0"),
-        ({"reading_threads": 0}, "reading_threads must be at least 1, but is 0"),
+        ({"num_workers": -1}, "num_workers must be 0 or more, but is -1"),
         ({"read_ahead": -1}, "read_ahead must be 0 or more, but is -1"),
         ({"min_score": 1.5}, r"min_score must lie between 0 and 1, but is 1\.5"),
         ({"nms_iou": -0.1}, "nms_iou must lie between 0 and 1"),

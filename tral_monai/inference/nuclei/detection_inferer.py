@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from tral_monai.data.nuclei.detections import Detections
@@ -19,8 +17,8 @@ from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
 class TileInferer(Protocol):
     """Runs a network on tiles: what MONAI's inferers are for a tensor, for a list of images."""
 
-    def __call__(self, inputs: Sequence[npt.NDArray[np.uint8]], network: torch.nn.Module) -> Detections:
-        """The detections of n tiles, each uint8 (h, w, 3) RGB."""
+    def __call__(self, inputs: Sequence[torch.Tensor], network: torch.nn.Module) -> Detections:
+        """The detections of n tiles, each uint8 (3, h, w) RGB on the network's device."""
 
 
 class DetectionInferer:
@@ -34,11 +32,11 @@ class DetectionInferer:
     def __init__(self, *, autocast: bool = False) -> None:
         self.autocast = autocast
 
-    def __call__(self, inputs: Sequence[npt.NDArray[np.uint8]], network: torch.nn.Module) -> Detections:
+    def __call__(self, inputs: Sequence[torch.Tensor], network: torch.nn.Module) -> Detections:
         """Detect the nuclei of some tiles.
 
         Args:
-            inputs: n tiles, each uint8 (h, w, 3) RGB at the network's ``fov_mpp``.
+            inputs: n tiles, each uint8 (3, h, w) RGB at the network's ``fov_mpp``.
             network: an :class:`~tral_monai.networks.nuclei.open_set_rcnn.OpenSetRCNN`.
 
         Returns:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a field or a slide to its nuclei: tiles read ahead, batches through the detector, boxes joined across seams."""
+"""From a field or a slide to its nuclei: canvases read ahead, tiles through the detector, boxes joined across seams."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monai.networks.utils import eval_mode
 from torchvision.ops import batched_nms
 
 from tral_monai.data.nuclei.detections import Detections
-from tral_monai.errors import CheckpointError, ConfigError, SlideReadError
+from tral_monai.errors import CheckpointError, ConfigError
 from tral_monai.inference.nuclei.detection_inferer import DetectionInferer, TileInferer
 from tral_monai.inference.nuclei.detector_facts import detector_facts
 from tral_monai.inference.nuclei.found_nuclei import FoundNuclei, evidential_uncertainty
@@ -25,22 +25,19 @@ from tral_monai.inference.nuclei.prototype_distances import PrototypeDistances
 from tral_monai.inference.nuclei.seams import belongs, is_cut, join
 from tral_monai.inference.nuclei.tile_choice import choose_tiles
 from tral_monai.inference.nuclei.tile_plan import IntArray, TilePlan
-from tral_monai.inference.prefetch import prefetch
-from tral_monai.inference.resilient_reading import ResilientReading
+from tral_monai.inference.plan import InferencePlan
 from tral_monai.inference.slide_window import Rectangle, SlideWindow
 from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
+from tral_monai.slides.canvases import CanvasReader
 from tral_monai.slides.magnification import mpp_to_magnification, resolve
 from tral_monai.slides.slide import Slide
 from tral_monai.slides.tissue import TissueMask, tissue_mask
-from tral_monai.slides.triplets import TripletReader
 
-Pixels = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 UseMask = Literal["auto", "always", "never"]
 
 _log = logging.getLogger(__name__)
 
-_BLOCK_BYTES = 32 << 20  # of decoded tiles; the queue, the reader and the model hold about four blocks
 _MASK_FROM_UM = 1000.0  # a smaller image is a field that somebody chose, and is looked at as a whole
 _COARSER = 1.25  # from here on enlarging the image is worth a warning
 _UM2_PER_MM2 = 1e6
@@ -52,6 +49,10 @@ class NucleusMapper:
     The image is cut into tiles at the detector's own micrometres per pixel. Each tile answers for its core, and what
     two tiles see of one nucleus is joined (see :mod:`tral_monai.inference.nuclei.seams`). A nucleus comes once, with
     its best class, also where the detector itself lets two classes overlap.
+
+    Threads decode blocks of the slide, the canvases go to the device and tiles are cut from them there
+    (:class:`~tral_monai.inference.plan.InferencePlan`): about 50 MB per block, and ``num_workers + read_ahead + 1``
+    blocks at most.
 
     Args:
         network: an ``OpenSetRCNN`` of the role ``target``; its contract gives classes, colours, ``fov_mpp``.
@@ -69,8 +70,8 @@ class NucleusMapper:
         use_mask: look at tissue only: ``auto`` (where the image is at least 1 mm long), ``always`` or ``never``.
         tissue_method: ``auto`` or ``paper``; see :func:`tral_monai.slides.tissue.tissue_mask`.
         min_tissue_coverage: share of a tile's core that must be tissue for the detector to look at it.
-        read_ahead: blocks that the reading thread may be ahead; 0 reads in the calling thread.
-        reading_threads: threads that decode; more than one pays with a GPU.
+        num_workers: threads that decode; 0 reads in the calling thread, more than one pays with a GPU.
+        read_ahead: decoded blocks that may wait for the detector.
 
     Raises:
         ConfigError: a setting is out of range, or the networks do not fit the task or each other.
@@ -92,8 +93,8 @@ class NucleusMapper:
         use_mask: UseMask = "auto",
         tissue_method: Literal["auto", "paper"] = "auto",
         min_tissue_coverage: float = 0.05,
+        num_workers: int = 1,
         read_ahead: int = 2,
-        reading_threads: int = 1,
     ) -> None:
         facts = detector_facts(network)
         role = getattr(network, "role", "target")
@@ -102,11 +103,11 @@ class NucleusMapper:
                 f"nuclei are found by a detector of the role 'target', but this one has {role!r}; give the file "
                 "model.pt of a run"
             )
-        for name, value in (("batch_size", batch_size), ("reading_threads", reading_threads)):
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, but is {value}")
-        if read_ahead < 0:
-            raise ConfigError(f"read_ahead must be 0 or more, but is {read_ahead}")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, but is {batch_size}")
+        for name, value in (("num_workers", num_workers), ("read_ahead", read_ahead)):
+            if value < 0:
+                raise ConfigError(f"{name} must be 0 or more, but is {value}")
         for name, share in (
             ("min_score", min_score),
             ("nms_iou", nms_iou),
@@ -145,7 +146,7 @@ class NucleusMapper:
         self.batch_size = batch_size
         self.min_score, self.known_only, self.nms_iou = min_score, known_only, nms_iou
         self.use_mask, self.tissue_method, self.min_tissue_coverage = use_mask, tissue_method, min_tissue_coverage
-        self.read_ahead, self.reading_threads = read_ahead, reading_threads
+        self.num_workers, self.read_ahead = num_workers, read_ahead
 
     def settings(self) -> dict[str, Any]:
         """Everything but the detector's weights that decides the nuclei: what a finished image must agree with."""
@@ -209,43 +210,30 @@ class NucleusMapper:
         half = self.tile_px // 2
         centres = np.floor((plan.starts_px(tiles) + half) * downsample + 0.5).astype(np.int64)
         starts = np.floor(centres / downsample + 0.5).astype(np.int64) - half
-        reader = TripletReader(
-            slide,
-            magnifications=(mpp_to_magnification(self.fov_mpp),),
-            tile_px=self.tile_px,
-            num_threads=self.reading_threads,
-        )
-        reading = ResilientReading(
-            reader, centres, max_triplets=max(self.batch_size, _BLOCK_BYTES // (3 * self.tile_px**2))
-        )
+        reader = CanvasReader(slide, magnifications=(mpp_to_magnification(self.fov_mpp),), tile_px=self.tile_px)
         report = on_progress or _no_report
         found = [FoundNuclei.nothing()]
         done = full = 0
         report(done, len(tiles))
-        with self._ready(), contextlib.closing(prefetch(reading, depth=self.read_ahead)) as blocks:
-            while True:
-                waiting_since = time.perf_counter()
-                block = next(blocks, None)
-                model_since = time.perf_counter()
-                seconds["wait_for_pixels"] += model_since - waiting_since
-                if block is None:
-                    break
-                indices, pixels = block
-                for start in range(0, len(indices), self.batch_size):
-                    batch = indices[start : start + self.batch_size]
-                    images = pixels[start : start + self.batch_size, 0]
+        with (
+            self._ready(),
+            InferencePlan(
+                reader, centres, device=self.device, num_workers=self.num_workers, read_ahead=self.read_ahead
+            ) as blocks,
+        ):
+            for read, block in blocks:
+                since = time.perf_counter()
+                for start in range(0, len(read), self.batch_size):
+                    batch = read.indices[start : start + self.batch_size]
+                    images = block.tiles(slice(start, start + self.batch_size))
                     nuclei, full_tiles = self._detect(plan, tiles[batch], starts[batch], images)
                     found.append(nuclei)
                     full += full_tiles
                     done += len(batch)
                     report(done, len(tiles))
-                seconds["model"] += time.perf_counter() - model_since
-        failed = np.array(sorted(reading.failed), dtype=np.int64)
-        if len(tiles) and len(failed) == len(tiles):
-            raise SlideReadError(
-                f"{slide.name}: none of the {len(tiles)} tiles can be decoded ({reading.messages[0]}); the file is "
-                "damaged, copy or scan it again"
-            )
+                seconds["model"] += time.perf_counter() - since
+        failed = blocks.failed()
+        seconds["wait_for_pixels"] = blocks.wait_seconds
         joining_since = time.perf_counter()
         nuclei = FoundNuclei.concatenate(found).of_tile_order()
         nuclei = nuclei.keep(join(plan, nuclei.boxes_px, nuclei.score, nuclei.tiles, iou=self.nms_iou))
@@ -272,10 +260,12 @@ class NucleusMapper:
             dimensions=slide.dimensions,
             mpp_xy=slide.mpp_xy,
             analysed_mm2=float(np.delete(chosen.areas_level0, failed).sum()) * slide.mpp**2 / _UM2_PER_MM2,
+            not_analysed_mm2=float(chosen.areas_level0[failed].sum()) * slide.mpp**2 / _UM2_PER_MM2,
             masked=masked,
             tiles=len(tiles),
             failed_centres_level0=centres[failed],
-            failures=tuple(reading.messages),
+            not_analysed_level0=np.clip(plan.cores_px(tiles[failed]) * downsample, 0, np.tile(slide.dimensions, 2)),
+            failures=tuple(blocks.messages),
             cut_by_seams=cut,
             warnings=self._warnings(slide, cut, full),
             seconds=seconds,
@@ -303,10 +293,12 @@ class NucleusMapper:
         with eval_mode(*networks), torch.inference_mode():
             yield
 
-    def _detect(self, plan: TilePlan, tiles: IntArray, starts: IntArray, pixels: Pixels) -> tuple[FoundNuclei, int]:
+    def _detect(
+        self, plan: TilePlan, tiles: IntArray, starts: IntArray, pixels: torch.Tensor
+    ) -> tuple[FoundNuclei, int]:
         """The nuclei that some tiles answer for, boxes in pixels of the plan; and how many tiles are at the limit."""
         width, height = plan.tile_size_px
-        images = [np.ascontiguousarray(image[:height, :width]) for image in pixels]
+        images = [image[:, :height, :width] for image in pixels]
         detections = self.inferer(images, self.network)
         self._check(detections, len(images))
         uncertainty = evidential_uncertainty(detections)

@@ -48,12 +48,12 @@ class PrototypeDistances:
         return {"weights_sha256": self._weights_sha256, "fov_mpp": self.fov_mpp}
 
     def __call__(
-        self, images: Sequence[Pixels], boxes_px: Sequence[npt.NDArray[np.float32]]
+        self, images: Sequence[torch.Tensor], boxes_px: Sequence[npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.float32]:
         """Euclidean distances of the RoI embeddings to both prototypes, as in the first stage of OSAL-ND.
 
         Args:
-            images: n tiles, uint8 (h, w, 3).
+            images: n tiles, uint8 (3, h, w).
             boxes_px: of each tile its boxes, (k, 4) float32 in pixels of the tile.
 
         Returns:

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Before a fast way of running a network is trusted with a slide: does it say what the network itself says?"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tral_monai.inference.agreement import Agreement, measure_agreement
+from tral_monai.inference.block_stream import block_stream
+from tral_monai.inference.device_block import device_blocks
+from tral_monai.inference.engines.settings import EngineSettings
+from tral_monai.inference.tile_model import PerTileModel, TileModel
+from tral_monai.slides.canvases import CanvasReader
+
+_log = logging.getLogger(__name__)
+_RUNS = 8  # of neighbouring tiles, spread over the tissue: neighbours, because dense context shares their pixels
+
+
+class AgreementCheck:
+    """Compares a tile model with the network in full precision, tile by tile, on sampled tiles of the first slides.
+
+    Args:
+        reference: the network as it is.
+        model: what is to be used.
+        settings: how many tiles to compare and how many of their classes must agree.
+
+    Attributes:
+        agreement: of all tiles compared so far, None before the first.
+    """
+
+    def __init__(self, reference: PerTileModel, model: TileModel, settings: EngineSettings) -> None:
+        self.reference, self.model, self.settings = reference, model, settings
+        self.agreement: Agreement | None = None
+        self._expected: list[torch.Tensor] = []
+        self._found: list[torch.Tensor] = []
+
+    @property
+    def missing_tiles(self) -> int:
+        """Tiles still to be compared."""
+        return self.settings.agreement_tiles - sum(map(len, self._expected))
+
+    def __call__(self, name: str, reader: CanvasReader, centres_level0: npt.NDArray[np.int64]) -> None:
+        """Compare on one slide, unless enough tiles have been compared.
+
+        Args:
+            name: what is compared, for the log.
+            reader: of the slide.
+            centres_level0: (n, 2) int64 centres of the slide's tiles.
+
+        Raises:
+            AgreementError: fewer classes agree than the settings ask for.
+        """
+        if self.missing_tiles <= 0 or not len(centres_level0):
+            return
+        sample = centres_level0[_spread(reader.plan(centres_level0), self.missing_tiles)]
+        for _, block in device_blocks(block_stream(reader, sample, num_workers=0), self.reference.device):
+            if len(block):
+                self._expected.append(self.reference(block, done=_nobody).logits.cpu())
+                self._found.append(self.model(block, done=_nobody).logits.cpu())
+        if not self._expected:
+            return
+        self.agreement = measure_agreement(torch.cat(self._expected), torch.cat(self._found))
+        _log.info("%s", self.agreement.sentence(name))
+        self.agreement.require(self.settings.min_agreement, engine=name)
+
+
+def _nobody(tiles: int) -> None:
+    """Progress that is not shown: these tiles come again."""
+
+
+def _spread(blocks: list[npt.NDArray[np.int64]], count: int) -> npt.NDArray[np.int64]:
+    """Runs of neighbouring tiles at equal distances through the order of work."""
+    order = np.concatenate(blocks)
+    if len(order) <= count:
+        return order
+    length = -(-count // _RUNS)
+    first = np.linspace(0, len(order) - length, _RUNS).astype(np.int64)
+    return order[np.unique(first[:, None] + np.arange(length))][:count]

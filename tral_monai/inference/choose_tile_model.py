@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which way of running a network on a block fits the network and the settings."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from monai.inferers.inferer import Inferer
+
+from tral_monai.inference.engines.settings import EngineSettings
+from tral_monai.inference.tile_model import PerTileModel, TileModel
+
+
+def choose_tile_model(
+    network: torch.nn.Module,
+    *,
+    engine: EngineSettings | None = None,
+    inferer: Inferer | None = None,
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
+    early_exit: str | os.PathLike[str] | None = None,
+) -> TileModel:
+    """Choose how a network answers for the tiles of a block.
+
+    Args:
+        network: the network, on any device.
+        engine: what runs it.
+        inferer: MONAI inferer of single batches; only tile by tile.
+        device: where it will run.
+        batch_size: tiles per forward pass.
+        early_exit: file of a gate (``exit_gate.pt``): decide from the low magnifications where that is safe enough.
+
+    Returns:
+        With a gate an ``EarlyExitModel``; of a network with dense context a ``DenseContextModel``, unless an inferer of
+        the user's runs it; else a ``PerTileModel``.
+    """
+    if early_exit is not None:
+        from tral_monai.inference.early_exit.early_exit_model import EarlyExitModel
+
+        return EarlyExitModel(network, early_exit, engine=engine, device=device, batch_size=batch_size)
+    if getattr(network, "context", "tile") == "dense" and inferer is None:
+        from tral_monai.inference.dense_context_model import DenseContextModel
+
+        return DenseContextModel(network, engine=engine, device=device, batch_size=batch_size)
+    return PerTileModel(network, engine=engine, inferer=inferer, device=device, batch_size=batch_size)
