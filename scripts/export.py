@@ -13,9 +13,10 @@ from tral_monai.errors import TralError
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle that made the checkpoint")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="such as runs/x/model.pt")
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder to make; must not exist")
+    parser.add_argument("--bundle", type=Path, help="folder of the bundle that made the checkpoint")
+    parser.add_argument("--checkpoint", type=Path, help="such as runs/x/model.pt")
+    parser.add_argument("--output_dir", type=Path, help="folder to make; must not exist")
+    parser.add_argument("--verify", type=Path, metavar="FOLDER", help="check a copy of an exported folder instead")
     parser.add_argument("--formats", default="", help="comma-separated: onnx, openvino, torchscript, pt2")
     parser.add_argument("--exit_gate", type=Path, help="early-exit gate of a tissue classifier")
     parser.add_argument(
@@ -30,10 +31,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model_version", help="for metadata.json")
     parser.add_argument("--data_source", help="what the model was trained on, for metadata.json")
     options = parser.parse_args(arguments)
+    missing = [name for name in ("bundle", "checkpoint", "output_dir") if getattr(options, name) is None]
+    if missing and options.verify is None:
+        parser.error(f"give --{', --'.join(missing)}, or --verify FOLDER")
     try:
         from tral_monai.inference.export.bundle_folder import export_bundle
         from tral_monai.inference.export.check_export import Floors
+        from tral_monai.inference.export.verify_export import verify_export
 
+        if options.verify is not None:
+            verify_export(options.verify)
+            return 0
         export_bundle(
             options.bundle,
             options.checkpoint,

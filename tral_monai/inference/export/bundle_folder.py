@@ -116,7 +116,9 @@ def export_bundle(
             "checkpoint": {"name": Path(checkpoint).name, "sha256": file_sha256(checkpoint)},
             "weights_sha256": sha256,
             "contract": network.contract.state_dict(),
-            "formats": {name: {"files": list(FORMATS[name].files), "metadata": deployable.metadata()} for name in formats},
+            "formats": {name: list(FORMATS[name].files) for name in formats},
+            "metadata": deployable.metadata(),
+            "tile_px": deployable.tile_px,
             "check": {
                 "tiles": tiles_of,
                 "min_agreement": floors.min_agreement,
@@ -193,9 +195,7 @@ def _write_descriptions(
     for name in ("inference.yaml", "evaluate.yaml"):
         copy_config(source / "configs" / name, part / "configs" / name)
     described = json.loads((source / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    metadata = exported_metadata(
-        described, deployable, weights_sha256=sha256, version=version, data_source=data_source
-    )
+    metadata = exported_metadata(described, deployable, weights_sha256=sha256, version=version, data_source=data_source)
     _write_json(part / "configs" / "metadata.json", metadata)
     return metadata
 

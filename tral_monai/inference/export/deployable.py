@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What exporting needs to know of a kind of network: what goes in and out, tiles to try it on, how to compare answers."""
+"""What exporting needs to know of a kind of network: what goes in and out, tiles to try it on, when answers agree."""
 
 from __future__ import annotations
 
@@ -24,23 +24,31 @@ INPUT = "image"
 
 
 class Deployable(Protocol):
-    """A network on its way out.
+    """A network on its way out."""
 
-    Attributes:
-        network: the network, on the CPU, in evaluation mode.
-        module: what is exported: takes ``image`` (uint8) and gives ``output_names``.
-        output_names: names of the module's outputs.
-        any_batch: ``image`` is a batch (B, channels, height, width) of any B; else one tile (channels, height, width).
-        tile_px: side of the tiles.
-        refused: formats that there are for networks, but not for this one, with the reason.
-    """
+    @property
+    def network(self) -> nn.Module:
+        """The network, on the CPU, in evaluation mode."""
 
-    network: nn.Module
-    module: nn.Module
-    output_names: tuple[str, ...]
-    any_batch: bool
-    tile_px: int
-    refused: Mapping[str, str]
+    @property
+    def module(self) -> nn.Module:
+        """What is exported: takes ``image`` (uint8) and gives ``output_names``."""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the module's outputs."""
+
+    @property
+    def any_batch(self) -> bool:
+        """``image`` is a batch (B, channels, height, width) of any B; else one tile (channels, height, width)."""
+
+    @property
+    def tile_px(self) -> int:
+        """Side of the tiles."""
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Formats that there are for networks, but not for this one, with the reason."""
 
     def metadata(self) -> dict[str, str]:
         """What a file must say for itself: classes, magnifications or resolution, layout. Flat, as ONNX keeps it."""

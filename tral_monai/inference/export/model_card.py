@@ -15,8 +15,8 @@ _COMMANDS = {
 _FORMAT_NOTES = {
     "onnx": "`model.onnx`: ONNX Runtime and others; input, output and metadata by name",
     "openvino": (
-        "`model.xml`, `model.bin`: OpenVINO, weights in fp32. On a CPU with bf16 instructions OpenVINO computes in bf16 "
-        "unless `INFERENCE_PRECISION_HINT` is `f32`; it was checked with `f32`"
+        "`model.xml`, `model.bin`: OpenVINO, weights in fp32. On a CPU with bf16 instructions OpenVINO computes in "
+        "bf16 unless `INFERENCE_PRECISION_HINT` is `f32`; it was checked with `f32`"
     ),
     "torchscript": "`model.ts`: TorchScript, `torch.jit.load`; metadata and configuration lie in the file",
     "pt2": "`model.pt2`: `torch.export.load(...).module()`",
@@ -58,12 +58,12 @@ def model_card(
             ]
         ),
         "## Run it",
-        f"With `tral_monai` {metadata['required_packages_version']['tral_monai']} installed, from any folder, without a "
-        f"network; per slide {written}:",
+        f"With `tral_monai` {metadata['required_packages_version']['tral_monai']} installed, from any folder, "
+        f"offline; per slide {written}:",
         f"```\npython -m monai.bundle run --bundle_root {name} --config_file {name}/configs/inference.yaml \\\n"
         f"    --{option} {example} --output_dir results\n```",
-        "`configs/inference.yaml` lists every option at its top. `configs/evaluate.yaml` measures the model on annotated "
-        "data. The run stops if a file `models/*.pt` is not the one that was exported; "
+        "`configs/inference.yaml` lists every option at its top. `configs/evaluate.yaml` measures the model on "
+        "annotated data. The run stops if a file `models/*.pt` is not the one that was exported; "
         "`sha256sum -c SHA256SUMS` in this folder checks all files.",
     ]
     if gate:
@@ -72,7 +72,9 @@ def model_card(
             f"{GATE_FILE}` turns it on."
         )
     if auxiliary:
-        sections.append("`models/auxiliary.pt` gives every nucleus its distances to the prototypes; it is used by itself.")
+        sections.append(
+            "`models/auxiliary.pt` gives every nucleus its distances to the prototypes; it is used by itself."
+        )
     sections += [
         "In MONAI Label, copy this folder to `model/` of the stock `monaibundle` app and start it with "
         f"`--conf models {name} --conf zoo_source local --conf sam2 false`.",

@@ -44,7 +44,9 @@ def check_sums(folder: str | os.PathLike[str], pattern: str = "*") -> list[str]:
     try:
         lines = (root / NAME).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"'{root}' must hold {NAME}, as scripts/export.py writes it, but it cannot be read") from error
+        raise ConfigError(
+            f"'{root}' must hold {NAME}, as scripts/export.py writes it, but it cannot be read"
+        ) from error
     found = [match.groups() for line in lines if (match := _LINE.match(line))]
     if len(found) != len(lines) or not found:
         raise ConfigError(f"{root / NAME} must have lines of a SHA-256 and a file, but has others; export again")

@@ -21,10 +21,11 @@ from tral_monai.slides.triplets import TripletReader, triplets_to_tensor_layout
 Tiles = npt.NDArray[np.uint8]
 _FIELDS = 4
 _MIN_COVERAGE = 0.5
+_GLASS = 245
 
 
 def drawn_tiles(count: int, *, magnifications: Sequence[float], tile_px: int, seed: int) -> Tiles:
-    """Tiles cut from generated fields of nuclei, of two stains.
+    """Tiles cut from generated fields of nuclei, of two stains; the last one is empty glass.
 
     A generated field shows up to 1 um per pixel: at lower magnifications, where nuclei would be dots, it stands for
     the tissue there. The magnifications of one tile do not share a centre.
@@ -55,6 +56,7 @@ def drawn_tiles(count: int, *, magnifications: Sequence[float], tile_px: int, se
             x, y = generator.integers(0, side - tile_px + 1, 2)
             field = fields[mpp][int(generator.integers(_FIELDS))]
             out[row, 3 * place : 3 * place + 3] = field[y : y + tile_px, x : x + tile_px].transpose(2, 0, 1)
+    out[-1:] = _GLASS  # where there is nothing to find
     return out
 
 

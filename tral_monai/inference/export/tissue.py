@@ -55,9 +55,9 @@ class TissueExport:
         self.network = network.eval()
         self.module = TileLogits(network).eval()
         self.tile_px = network.tile_px
-        self.refused: Mapping[str, str] = {}
+        self.refused: dict[str, str] = {}
         if network.stain_normalization:
-            self.refused = {name: _NO_STAIN for name in ("onnx", "openvino", "torchscript")}
+            self.refused = dict.fromkeys(("onnx", "openvino", "torchscript"), _NO_STAIN)
 
     def metadata(self) -> dict[str, str]:
         """Classes, magnifications, layout."""
@@ -66,7 +66,9 @@ class TissueExport:
             "classes": json.dumps(list(self.network.classes)),
             "magnifications": json.dumps(list(self.network.magnifications)),
             "tile_px": str(self.tile_px),
-            "input": "image: uint8 (B, 3 * magnifications, tile_px, tile_px), RGB 0 to 255 of tiles that share a centre",
+            "input": (
+                "image: uint8 (B, 3 * magnifications, tile_px, tile_px), RGB 0 to 255 of tiles that share a centre"
+            ),
             "output": "pred: float32 (B, classes), logits; softmax gives probabilities",
         }
 

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +30,10 @@ def write_torchscript(deployable: Deployable, folder: Path) -> None:
     Raises:
         ConfigError: TorchScript does not take the network.
     """
-    from monai.bundle import ckpt_export
+    from monai.bundle.scripts import ckpt_export
 
     bundle, checkpoint = folder.parent, str(folder / "model.pt")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _quiet("monai.bundle.scripts"):
         warnings.simplefilter("ignore")  # torch says at every call that TorchScript is old
         try:
             ckpt_export(
@@ -66,6 +69,9 @@ def write_pt2(deployable: Deployable, folder: Path) -> None:
             program = torch.export.export(deployable.module, (example_of(deployable),), dynamic_shapes=shapes)
     except Exception as error:  # torch.export has errors of many kinds, all of which mean the same here
         raise ConfigError(f"torch.export cannot hold this network ({_first_line(error)}); leave out pt2") from error
+    for part in program.graph_module.modules():
+        for node in getattr(getattr(part, "graph", None), "nodes", ()):
+            node.meta.pop("stack_trace", None)  # names folders of this machine
     extra = {"metadata.json": json.dumps(deployable.metadata())}
     torch.export.save(program, folder / PT2_NAME, extra_files=extra)
 
@@ -100,6 +106,17 @@ class Pt2File:
     def __call__(self, image: Tiles) -> tuple[npt.NDArray[Any], ...]:
         """The outputs."""
         return _run(self._module, image)
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _run(module: Any, image: Tiles) -> tuple[npt.NDArray[Any], ...]:
