@@ -70,7 +70,7 @@ class ExitCalibration:
         console: where the table goes; standard output by default.
 
     Raises:
-        ConfigError: the network has one magnification only, or ``fit`` or ``val`` has no tiles.
+        ConfigError: the network has one magnification only or normalises stain, or ``fit`` or ``val`` has no tiles.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class ExitCalibration:
         console: Console | None = None,
     ) -> None:
         low_scales(network)
-        for name, dataset in (("fit", fit), ("val", val)):
+        for purpose, dataset in (("fit it on (splits train and pool)", fit), ("calibrate it on (split val)", val)):
             if not len(dataset):
-                raise ConfigError(f"an exit gate needs tiles to {name} it, but the split has none")
+                raise ConfigError(f"an exit gate needs tiles to {purpose}, but there are none; check the cohort")
         self.network = network
         self.splits: dict[str, TripletDataset] = {"train": fit, "val": val}
         if test is not None and len(test):
@@ -218,20 +218,15 @@ def report_table(gate: ExitGate) -> Table:
         f"most {figures['max_disagreement']:.2%} of exited tiles unlike the full model",
         title_justify="left",
     )
-    columns = ["split", "tiles", "exit", "share", "differ", "of exited", "F1 full", "F1 gated", "F1 low only"]
-    for column in columns:
+    for column in ("split", "tiles", "exit", "differ of these", "F1 full", "gated", "low only"):
         table.add_column(column, justify="left" if column == "split" else "right")
     rows: Sequence[Mapping[str, Any]] = figures["splits"]
     for row in rows:
-        shares = [row["disagreement"], *(row[f"f1_macro_{name}"] for name in ("full", "gated", "early"))]
-        table.add_row(
-            row["split"],
-            str(row["tiles"]),
-            str(row["exited"]),
-            f"{row['coverage']:.1%}",
-            str(row["disagreeing"]),
-            *(_percent(share) for share in shares),
-        )
+        exit, differ = f"{row['exited']} ({row['coverage']:.1%})", f"{row['disagreeing']}"
+        if row["disagreement"] is not None:
+            differ += f" ({row['disagreement']:.1%})"
+        scores = (row[f"f1_macro_{name}"] for name in ("full", "gated", "early"))
+        table.add_row(row["split"], str(row["tiles"]), exit, differ, *(_percent(score) for score in scores))
     return table
 
 
