@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -95,6 +96,29 @@ def test_nothing_is_drawn_into_a_file_but_the_log_shows_life(tmp_path: Path, cap
     assert any(line.startswith("slide 2/2 second.tif: 24 of 24 tiles") for line in often)
     assert lines(30.0, "seldom") == []
     assert console.file.getvalue() == ""  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+def test_log_lines_stand_above_the_bars(tmp_path: Path) -> None:
+    """They were written behind the bar, in the same line, and the bar was then drawn over them."""
+    import pty
+
+    write_slide(tmp_path / "first.tif", slide_pixels(("SSSSSS",) * 4))
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w") as screen:
+        handler = logging.StreamHandler(screen)
+        logger = logging.getLogger("ignite.engine.engine.SlideEvaluator")
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            run(tmp_path, Console(file=screen, force_terminal=True, width=120, color_system=None))
+        finally:
+            logger.removeHandler(handler)
+        assert handler.stream is screen
+        shown = os.read(master, 1 << 20).decode()
+    os.close(master)
+    (before,) = re.findall(r"([^\n]*)slide 1/1 first\.tif: 24 tiles", shown)
+    assert "left" not in re.split(r"\x1b\[2K", before)[-1]
 
 
 def test_a_name_with_brackets_is_shown_as_it_is(tmp_path: Path) -> None:

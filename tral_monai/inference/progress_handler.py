@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import datetime
+import logging
+import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from ignite.engine import Events
 from rich.console import Console
+from rich.file_proxy import FileProxy
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Task as RichTask
 from rich.text import Text
@@ -61,6 +64,7 @@ class ProgressHandler:
         self._progress: Progress | None = None
         self._slides = self._tiles = TaskID(0)
         self._logged = 0.0
+        self._diverted: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
 
     def attach(self, engine: SlideEvaluator) -> None:
         """Bind to the start and the end of the run and to what happens between.
@@ -120,10 +124,23 @@ class ProgressHandler:
             TimeElapsedColumn(),
             _LeftColumn(),
             console=self.console,
+            redirect_stdout=sys.stdout.isatty(),  # else it is a file or a pipe, which gets what is meant for it
         )
         self._slides = self._progress.add_task("slides", total=engine.state.epoch_length)
         self._tiles = self._progress.add_task("", total=None, visible=False)
         self._progress.start()
+        self._divert(engine.logger)
+
+    def _divert(self, logger: logging.Logger | None) -> None:
+        """Let log lines that go to the terminal stand above the bars, which would be torn otherwise."""
+        while logger is not None:
+            for handler in logger.handlers:
+                if isinstance(handler, logging.StreamHandler) and not isinstance(handler.stream, FileProxy):
+                    stream = handler.stream
+                    if stream.isatty():
+                        handler.setStream(FileProxy(self.console, stream))
+                        self._diverted.append((handler, stream))
+            logger = logger.parent if logger.propagate else None
 
     def _slide_started(self, engine: SlideEvaluator) -> None:
         self._estimate.slide_started()
@@ -136,6 +153,9 @@ class ProgressHandler:
             self._progress.update(self._slides, completed=self._estimate.slides_done, left=left)
 
     def _stop(self, engine: SlideEvaluator) -> None:
+        while self._diverted:
+            handler, stream = self._diverted.pop()
+            handler.setStream(stream)
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
