@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import pandas as pd
 import yaml
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "pathology_multiscale_tissue_classification" / "configs"
-CONTEXTS = ("tile", "dense")
 
 
 def main() -> None:
@@ -33,6 +31,7 @@ def main() -> None:
     )
     args = parser.parse_args()
 
+    from tral_monai.report.context_table import CONTEXTS, context_table
     from tral_monai.rounds.bundle_run import run_workflow
 
     console = Console(highlight=False, soft_wrap=True)
@@ -59,45 +58,17 @@ def main() -> None:
             )
             runs.append(run)
 
-    per_run, text = tabulate(runs)
+    parameters = {context: _parameters(args.output_dir / f"{context}_seed0") for context in CONTEXTS}
+    per_run, text = context_table(runs, parameters)
     per_run.to_csv(args.output_dir / "context.csv", index=False)
     (args.output_dir / "context.md").write_text(text + "\n", encoding="utf-8")
     console.print(text)
 
 
-def tabulate(runs: list[Path]) -> tuple[pd.DataFrame, str]:
-    """One row per run and split, and a Markdown table with one row per split and context and their difference."""
+def _parameters(run: Path) -> int:
     from tral_monai.networks.checkpoint import load_checkpoint
-    from tral_monai.report.strategy_table import strategy_table
 
-    parts = [strategy_table(runs, split=split)[0].assign(split=split) for split in ("val", "test")]
-    table = pd.concat(parts, ignore_index=True).drop(columns="area").rename(columns={"strategy": "context"})
-    parameters = {run.name.split("_")[0]: _parameters(load_checkpoint(run / "model.pt")) for run in runs}
-    table.insert(3, "parameters", table["context"].map(parameters))
-    scores = [str(name) for name in table if str(name).endswith("_f1") or str(name).startswith("f1_")]
-    titles = ["split", "context", "seeds", "labels", "parameters", *(name.removesuffix("_f1") for name in scores)]
-    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
-    for split, rows in table.groupby("split", sort=False):
-        of = {context: rows[rows["context"] == context].set_index("seed")[scores] for context in CONTEXTS}
-        for context in CONTEXTS:
-            first = f"| {split} | {context} | {len(of[context])} | {rows['labels'].iloc[0]} | {parameters[context]:,} |"
-            lines.append(first + _cells(of[context], signed=False))
-        lines.append(f"| {split} | dense - tile, by seed | {len(of['dense'])} | | |")
-        lines[-1] += _cells(of["dense"] - of["tile"], signed=True)
-    return table, "\n".join(lines)
-
-
-def _cells(scores: pd.DataFrame, *, signed: bool) -> str:
-    sign = "+" if signed else ""
-    pairs = zip(100 * scores.mean(), 100 * scores.std(ddof=1), strict=True)
-    return "".join(f" {mean:{sign}.1f} ± {deviation:.1f} |" for mean, deviation in pairs)
-
-
-def _parameters(network: object) -> int:
-    import torch
-
-    assert isinstance(network, torch.nn.Module)
-    return sum(parameter.numel() for parameter in network.parameters())
+    return sum(parameter.numel() for parameter in load_checkpoint(run / "model.pt").parameters())
 
 
 if __name__ == "__main__":

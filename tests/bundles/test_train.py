@@ -77,6 +77,14 @@ def test_cached_features(train, samples, tmp_path, feature_dir, cpu_weights):
     )
 
 
+def test_dense_context(train, tmp_path):
+    dense = {"backbone": "timm:tf_efficientnet_lite0", "hidden": [], "context": "dense"}
+    train(**dense, batch_size=5, max_epochs=1)
+    network = load_checkpoint(tmp_path / "out" / "model.pt")
+    assert network.context == "dense"
+    assert network.branch_widths == (1280, 240, 240)
+
+
 def test_a_last_batch_of_one_sample_does_not_break_batch_normalisation(train, feature_dir, cpu_weights):
     # 9 samples in batches of 4 leave one over, whose variance is not defined: active learning with 33, 65, 97 ...
     # labels in batches of 32 ended in an error.
