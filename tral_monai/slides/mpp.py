@@ -113,6 +113,7 @@ def choose_mpp(path: Path, stored_xy: tuple[float, float] | None, given: float |
     if abs(stored_xy[0] - stored_xy[1]) > MAX_ANISOTROPY * min(stored_xy):
         raise SlideOpenError(
             f"{path.name}: pixels must be square within 2 %, but the file records {stored_xy[0]:.4f} x "
-            f"{stored_xy[1]:.4f} um. If that is a mistake in the file, give mpp=; otherwise resample the slide first"
+            f"{stored_xy[1]:.4f} um. If that is a mistake in the file, give mpp= (to a bundle: --mpp 0.25 and "
+            "--override_mpp true); otherwise resample the slide first"
         )
     return stored_xy
