@@ -77,7 +77,7 @@ class DenseContextModel:
         """
         network = self.network
         parts: list[torch.Tensor | None] = [
-            None if scale == network.highest_scale else self._dense_features(block, scale)
+            None if scale == network.highest_scale else self.scale_features(block, scale)
             for scale in range(network.num_scales)
         ]
         logits: list[torch.Tensor] = []
@@ -92,8 +92,16 @@ class DenseContextModel:
             done(len(batch))
         return TileOutputs(torch.cat(logits), torch.cat(features) if want_features else None)
 
-    def _dense_features(self, block: DeviceBlock, scale: int) -> torch.Tensor:
-        """(k, F of the magnification) float32."""
+    def scale_features(self, block: DeviceBlock, scale: int) -> torch.Tensor:
+        """Features of all tiles at a lower magnification, from the canvas as a whole.
+
+        Args:
+            block: the tiles.
+            scale: position of the magnification.
+
+        Returns:
+            (k, F of the magnification) float32.
+        """
         canvas = block.canvases[scale].permute(2, 0, 1)[None]  # a view, which is channels_last as it lies
         half: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if self.engine.precision != "fp32":

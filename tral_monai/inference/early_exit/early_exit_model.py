@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tral_monai.errors import ConfigError
+from tral_monai.inference.dense_context_model import DenseContextModel
 from tral_monai.inference.device_block import DeviceBlock
 from tral_monai.inference.early_exit.gate import ExitGate
 from tral_monai.inference.early_exit.low_branches import Branches, low_scales
@@ -60,6 +61,7 @@ class EarlyExitModel:
         self.device = torch.device(device)
         self.batch_size = batch_size
         self._low = low_scales(network)
+        self._dense = DenseContextModel(network, engine=engine, device=device) if network.context == "dense" else None
         self._modules = {
             "low": Branches(network, self._low),
             "high": Branches(network, (network.highest_scale,)),
@@ -75,8 +77,8 @@ class EarlyExitModel:
         }
 
     def runtime(self) -> dict[str, Any]:
-        """The engine's details, and the size of batches."""
-        return {**self.engine.describe(), "batch_size": self.batch_size}
+        """The engine's details, the size of batches, and whether the low magnifications are looked at as wholes."""
+        return {**self.engine.describe(), "batch_size": self.batch_size, "context": self.network.context}
 
     def __call__(self, block: DeviceBlock, *, want_features: bool = False, done: TilesDone) -> TileOutputs:
         """Decide the tiles of a block.
@@ -114,13 +116,8 @@ class EarlyExitModel:
 
     def _low_features(self, block: DeviceBlock) -> list[torch.Tensor]:
         """Features (k, F of a scale) float32 of all tiles, one tensor per low magnification."""
-        if self.network.context == "dense":
-            return [
-                self.network.dense_features(
-                    block.canvases[scale].permute(2, 0, 1)[None], block.starts_px[scale], scale
-                ).float()
-                for scale in self._low
-            ]
+        if self._dense is not None:
+            return [self._dense.scale_features(block, scale) for scale in self._low]
         parts = []
         for start in range(0, len(block), self.batch_size):
             parts.append(self._branches("low", block.tiles(slice(start, start + self.batch_size), self._low)))
