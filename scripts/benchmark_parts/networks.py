@@ -77,11 +77,12 @@ def _tiles(slide: Path, options: Options) -> NDArray[np.uint8]:
 
 def _train_head(network: TriCNN, tiles: NDArray[np.uint8]) -> None:
     say(f"  training a head on {len(tiles)} tiles")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     image = torch.from_numpy(tiles).permute(0, 1, 4, 2, 3).flatten(1, 2)
-    network.eval()
+    network.to(device).eval()
     with torch.no_grad():
-        features = torch.cat([network.features(part) for part in image.split(32)])
-    labels = torch.from_numpy(_groups(tiles, len(network.classes)))
+        features = torch.cat([network.features(part.to(device)) for part in image.split(32)])
+    labels = torch.from_numpy(_groups(tiles, len(network.classes))).to(device)
     optimizer = torch.optim.Adam(network.head.parameters(), lr=1e-4)
     network.head.train()
     network.dropout = 0.0  # a few tiles, learnt by heart
@@ -93,6 +94,7 @@ def _train_head(network: TriCNN, tiles: NDArray[np.uint8]) -> None:
     network.eval()
     with torch.no_grad():
         right = (network.head(features).argmax(dim=1) == labels).float().mean()
+    network.cpu()
     say(f"  it has {float(right):.1%} of its own tiles right")
 
 
