@@ -67,6 +67,9 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(CheckpointError, match=r"cannot read broken\.pt as weights"):
         read_weights(tmp_path / "broken.pt")
+    (tmp_path / "nothing.pt").touch()  # torch's error has no message
+    with pytest.raises(CheckpointError, match=r"cannot read nothing\.pt as weights \(EOFError"):
+        read_weights(tmp_path / "nothing.pt")
     (tmp_path / "broken.safetensors").write_bytes(b"not a checkpoint")
     with pytest.raises(CheckpointError, match=r"cannot read broken\.safetensors as weights"):
         read_weights(tmp_path / "broken.safetensors")

@@ -147,8 +147,9 @@ def read_weights(path: Path) -> dict[str, Any]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load and safetensors have a dozen ways to fail; the cause is kept
         raise CheckpointError(
-            f"cannot read {path.name} as weights ({type(error).__name__}: {str(error).splitlines()[0][:200]}); "
-            "expected a state dict saved by torch.save or safetensors, without pickled objects"
+            f"cannot read {path.name} as weights ({type(error).__name__}: {str(error).partition(chr(10))[0][:200]}); "
+            "expected a state dict saved by torch.save or safetensors, without pickled objects: no TorchScript, no "
+            "whole module, and no file that was cut short"
         ) from error
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path.name} holds a {type(loaded).__name__}; expected a dict of tensors")

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
+import torch
 
 from tral_monai.errors import CheckpointError
 from tral_monai.inference.nuclei.load_detector import load_auxiliary, load_detector
@@ -32,6 +34,16 @@ def test_a_tissue_classifier_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "tissue.pt", tissue)
     with pytest.raises(CheckpointError, match=r"tissue\.pt must be a checkpoint of OpenSetRCNN, but is of TriCNN"):
         load_detector(tmp_path / "tissue.pt")
+
+
+def test_a_detector_that_would_find_nothing_is_refused(tmp_path: Path, detector: OpenSetRCNN) -> None:
+    """A detector with NaN in its weights finds nothing on any image, and says nothing."""
+    broken = copy.deepcopy(detector)
+    with torch.no_grad():
+        list(broken.parameters())[-1].view(-1)[0] = float("nan")
+    path = save_checkpoint(tmp_path / "model.pt", broken)
+    with pytest.raises(CheckpointError, match=r"model\.pt holds weights that are not finite"):
+        load_detector(path)
 
 
 def test_auto_takes_the_auxiliary_detector_beside_the_target(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from tral_monai.inference.load_network import require_finite
 from tral_monai.networks.checkpoint import load_checkpoint
 from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
 
@@ -23,9 +24,11 @@ def load_detector(path: str | os.PathLike[str], *, map_location: str | torch.dev
         The network in evaluation mode.
 
     Raises:
-        CheckpointError: there is no such file, or it holds another kind of network.
+        CheckpointError: there is no such file, it holds another kind of network, or weights that are not finite.
     """
-    return load_checkpoint(path, map_location=map_location, expect=OpenSetRCNN)
+    network = load_checkpoint(path, map_location=map_location, expect=OpenSetRCNN)
+    require_finite(network, Path(path).name)
+    return network
 
 
 def load_auxiliary(
