@@ -10,7 +10,7 @@ import torch
 
 from tests.inference.colour_slides import ColourNet, slide_pixels, write_slide
 from tral_monai.errors import AgreementError
-from tral_monai.inference.agreement_check import AgreementCheck, _spread
+from tral_monai.inference.agreement_check import AgreementCheck, _spread, tile_agreement_check
 from tral_monai.inference.device_block import DeviceBlock
 from tral_monai.inference.engines.settings import EngineSettings
 from tral_monai.inference.tile_model import PerTileModel, TileOutputs
@@ -46,9 +46,9 @@ class EveryTenthWrong:
         return TileOutputs(logits)
 
 
-def check(slide: Slide, settings: EngineSettings, wrong: int = 10) -> AgreementCheck:
+def check(slide: Slide, settings: EngineSettings, wrong: int = 10) -> AgreementCheck[Any]:
     network = ColourNet().eval()
-    made = AgreementCheck(PerTileModel(network), EveryTenthWrong(network, wrong), settings)
+    made = tile_agreement_check(PerTileModel(network), EveryTenthWrong(network, wrong), settings)
     with torch.inference_mode():
         made("a fast way", CanvasReader(slide, canvas_px=512), CENTRES)
     return made
@@ -70,7 +70,7 @@ def test_what_agrees_well_enough_is_told_and_used(slide: Slide, caplog: pytest.L
 
 def test_a_small_slide_is_topped_up_by_the_next(slide: Slide) -> None:
     network = ColourNet().eval()
-    made = AgreementCheck(
+    made = tile_agreement_check(
         PerTileModel(network), EveryTenthWrong(network, 1000), EngineSettings(agreement_tiles=30, min_agreement=0.5)
     )
     reader = CanvasReader(slide)

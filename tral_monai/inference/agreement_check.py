@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,37 +13,51 @@ import torch
 
 from tral_monai.inference.agreement import Agreement, measure_agreement
 from tral_monai.inference.block_stream import block_stream
-from tral_monai.inference.device_block import device_blocks
+from tral_monai.inference.device_block import DeviceBlock, device_blocks
 from tral_monai.inference.engines.settings import EngineSettings
 from tral_monai.inference.tile_model import PerTileModel, TileModel
 from tral_monai.slides.canvases import CanvasReader
+
+Answer = TypeVar("Answer")
 
 _log = logging.getLogger(__name__)
 _RUNS = 8  # of neighbouring tiles, spread over the tissue: neighbours, because dense context shares their pixels
 
 
-class AgreementCheck:
-    """Compares a tile model with the network in full precision, tile by tile, on sampled tiles of the first slides.
+class AgreementCheck(Generic[Answer]):
+    """Compares a fast way with the reference on sampled tiles of the first slides, until there are enough of them.
 
     Args:
-        reference: the network as it is.
-        model: what is to be used.
-        settings: how many tiles to compare and how many of their classes must agree.
+        reference: what the network itself says of a block.
+        other: what the fast way says of it.
+        measure: compares two lists of such answers.
+        settings: how many tiles to compare, and how many must agree.
+        device: where the networks are.
 
     Attributes:
         agreement: of all tiles compared so far, None before the first.
     """
 
-    def __init__(self, reference: PerTileModel, model: TileModel, settings: EngineSettings) -> None:
-        self.reference, self.model, self.settings = reference, model, settings
+    def __init__(
+        self,
+        reference: Callable[[DeviceBlock], Answer],
+        other: Callable[[DeviceBlock], Answer],
+        measure: Callable[[list[Answer], list[Answer]], Agreement],
+        *,
+        settings: EngineSettings,
+        device: torch.device,
+    ) -> None:
+        self.settings, self.device = settings, device
         self.agreement: Agreement | None = None
-        self._expected: list[torch.Tensor] = []
-        self._found: list[torch.Tensor] = []
+        self._reference, self._other, self._measure = reference, other, measure
+        self._expected: list[Answer] = []
+        self._found: list[Answer] = []
+        self._tiles = 0
 
     @property
     def missing_tiles(self) -> int:
         """Tiles still to be compared."""
-        return self.settings.agreement_tiles - sum(map(len, self._expected))
+        return self.settings.agreement_tiles - self._tiles
 
     def __call__(self, name: str, reader: CanvasReader, centres_level0: npt.NDArray[np.int64]) -> None:
         """Compare on one slide, unless enough tiles have been compared.
@@ -52,20 +68,38 @@ class AgreementCheck:
             centres_level0: (n, 2) int64 centres of the slide's tiles.
 
         Raises:
-            AgreementError: fewer classes agree than the settings ask for.
+            AgreementError: fewer agree than the settings ask for.
         """
         if self.missing_tiles <= 0 or not len(centres_level0):
             return
         sample = centres_level0[_spread(reader.plan(centres_level0), self.missing_tiles)]
-        for _, block in device_blocks(block_stream(reader, sample, num_workers=0), self.reference.device):
+        for _, block in device_blocks(block_stream(reader, sample, num_workers=0), self.device):
             if len(block):
-                self._expected.append(self.reference(block, done=_nobody).logits.cpu())
-                self._found.append(self.model(block, done=_nobody).logits.cpu())
-        if not self._expected:
+                self._expected.append(self._reference(block))
+                self._found.append(self._other(block))
+                self._tiles += len(block)
+        if not self._tiles:
             return
-        self.agreement = measure_agreement(torch.cat(self._expected), torch.cat(self._found))
+        self.agreement = self._measure(self._expected, self._found)
         _log.info("%s", self.agreement.sentence(name))
         self.agreement.require(self.settings.min_agreement, engine=name)
+
+
+def tile_agreement_check(reference: PerTileModel, model: TileModel, settings: EngineSettings) -> AgreementCheck[Any]:
+    """A check of a way to classify tiles.
+
+    Args:
+        reference: the network as it is.
+        model: what is to be used.
+        settings: see :class:`AgreementCheck`.
+    """
+    return AgreementCheck(
+        lambda block: reference(block, done=_nobody).logits.cpu(),
+        lambda block: model(block, done=_nobody).logits.cpu(),
+        lambda expected, found: measure_agreement(torch.cat(expected), torch.cat(found)),
+        settings=settings,
+        device=reference.device,
+    )
 
 
 def _nobody(tiles: int) -> None:

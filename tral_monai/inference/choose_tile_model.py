@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 
 import torch
-from monai.inferers.inferer import Inferer
+from monai.inferers.inferer import Inferer, SimpleInferer
 
+from tral_monai.errors import ConfigError
 from tral_monai.inference.engines.settings import EngineSettings
 from tral_monai.inference.tile_model import PerTileModel, TileModel
 
@@ -34,12 +35,19 @@ def choose_tile_model(
     Returns:
         With a gate an ``EarlyExitModel``; of a network with dense context a ``DenseContextModel``, unless an inferer of
         the user's runs it; else a ``PerTileModel``.
+
+    Raises:
+        CheckpointError: the gate is not of this network.
+        ConfigError: gate and inferer together.
     """
+    own_inferer = type(inferer) not in (type(None), SimpleInferer)
     if early_exit is not None:
+        if own_inferer:
+            raise ConfigError("an inferer sees all magnifications of a tile; leave it out to use early_exit")
         from tral_monai.inference.early_exit.early_exit_model import EarlyExitModel
 
         return EarlyExitModel(network, early_exit, engine=engine, device=device, batch_size=batch_size)
-    if getattr(network, "context", "tile") == "dense" and inferer is None:
+    if getattr(network, "context", "tile") == "dense" and not own_inferer:
         from tral_monai.inference.dense_context_model import DenseContextModel
 
         return DenseContextModel(network, engine=engine, device=device, batch_size=batch_size)

@@ -13,8 +13,10 @@ import torch
 from tral_monai.errors import ConfigError
 from tral_monai.inference.areas import AreasWriter
 from tral_monai.inference.class_map_png import ClassMapWriter
+from tral_monai.inference.features_writer import FeaturesWriter
 from tral_monai.inference.geojson_writer import GeoJSONWriter
 from tral_monai.inference.overlay import OverlayWriter
+from tral_monai.inference.probability_zarr import ProbabilityZarrWriter
 from tral_monai.inference.progress_handler import ProgressHandler
 from tral_monai.inference.provenance import ProvenanceWriter
 from tral_monai.inference.slide_evaluator import FailOn, SlideEvaluator
@@ -27,7 +29,7 @@ from tral_monai.slides.choose_backend import BackendName
 
 class TissueInference:
     """Writes ``<name>.geojson``, ``<name>_classes.png``, ``<name>_overlay.png`` and ``<name>.json`` per slide, and one
-    ``areas.csv``.
+    ``areas.csv``; on request features and probabilities.
 
     Args:
         slides: a path, a pattern such as ``slides/*.tif``, a folder, or a list of these.
@@ -42,6 +44,8 @@ class TissueInference:
         device: where the network runs; by default a GPU where there is one.
         resume: keep slides finished in an earlier run with the same content, weights and settings.
         fail_on: when :meth:`run` ends with an error: if ``all`` slides failed, if ``any`` did, or ``never``.
+        save_probabilities: also write ``<name>_probabilities.ome.zarr``.
+        save_features: also write ``<name>_features.h5``.
         progress: show a bar on a terminal.
         **mapper_settings: see :class:`~tral_monai.inference.tissue_mapper.TissueMapper`.
 
@@ -65,6 +69,8 @@ class TissueInference:
         device: torch.device | str | None = None,
         resume: bool = True,
         fail_on: FailOn = "all",
+        save_probabilities: bool = False,
+        save_features: bool = False,
         progress: bool = True,
         **mapper_settings: Any,
     ) -> None:
@@ -75,11 +81,14 @@ class TissueInference:
             assert checkpoint is not None
             network = load_checkpoint(checkpoint, map_location=device)
         dataset = SlideListDataset(slides)
+        mapper_settings = {"keep_probabilities": save_probabilities, **mapper_settings}
         mapper = TissueMapper(network, classes, device=device, **mapper_settings)
         handlers: list[Any] = [
             ClassMapWriter(colours),
             GeoJSONWriter(colours=colours),
             OverlayWriter(colours=colours),
+            *([ProbabilityZarrWriter(colours=colours)] if save_probabilities else []),
+            *([FeaturesWriter()] if save_features else []),
             ProvenanceWriter(checkpoint=checkpoint),
             AreasWriter(),
         ]

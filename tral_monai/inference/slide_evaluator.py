@@ -15,13 +15,20 @@ from monai.engines.utils import IterationEvents
 from tral_monai import __version__
 from tral_monai.atomic_file import prepare_folder, remove_half_written
 from tral_monai.errors import ConfigError, MissingMppError, SlideError, TralError
-from tral_monai.inference.fingerprints import run_key, weights_sha256
+from tral_monai.inference.fingerprints import (
+    SlideContent,
+    recorded_content,
+    require_unchanged,
+    run_key,
+    slide_content,
+    weights_sha256,
+)
 from tral_monai.inference.mapped_tiles import MappedTiles
 from tral_monai.inference.provenance import RECORD_SUFFIX, read_record
 from tral_monai.inference.slide_list import output_stem
 from tral_monai.inference.slide_writer import SlideEvents, SlideResult
+from tral_monai.inference.termination import orderly_termination
 from tral_monai.slides.choose_backend import BackendName
-from tral_monai.slides.fingerprint import slide_fingerprint
 from tral_monai.slides.slide import Slide, open_slide
 
 FailOn = Literal["all", "any", "never"]
@@ -161,7 +168,8 @@ class SlideEvaluator(Evaluator):
         self.results = []
         self._weights_sha256 = None
         try:
-            super().run(global_epoch)
+            with orderly_termination():
+                super().run(global_epoch)
         finally:
             self.fire_event(SlideEvents.RUN_ENDED)
         self._raise_if_failed()
@@ -189,32 +197,33 @@ class SlideEvaluator(Evaluator):
         return [{"image": result.name, "status": result.status, "error": result.error, "pred": result.prediction}]
 
     def _work_on(self, path: Path, result: SlideResult, started: float) -> None:
-        key = self._key(path)
-        if self.resume:
-            record = read_record(self.output_dir, result.stem)
-            if record.get("run_key") == key and self._files_are_there(result.stem):
-                result.status, result.record = "skipped", record
-                return
+        record = read_record(self.output_dir, result.stem)
+        content = slide_content(path, recorded_content(record))
+        key = self._key(content)
+        if self.resume and record.get("run_key") == key and self._files_are_there(result.stem):
+            result.status, result.record = "skipped", record
+            return
         # Without its record the slide is unfinished, whatever older files lie there.
         (self.output_dir / f"{result.stem}{RECORD_SUFFIX}").unlink(missing_ok=True)
         remove_half_written(self.output_dir, result.stem)
-        slide, mpp_source = self._open(path)
-        with slide:
-            self.state.slide = slide
-            result.record = {"run_key": key, "mpp_source": mpp_source}
-            try:
+        try:
+            slide, mpp_source = self._open(path)
+            with slide:
+                self.state.slide = slide
+                result.record = {"run_key": key, "mpp_source": mpp_source, "content": content}
                 self.fire_event(SlideEvents.SLIDE_OPENED)
                 result.prediction = self.mapper.map_slide(slide, on_progress=self._on_progress, **self._streaming())
-            except TralError:
-                raise
-            except Exception as error:
-                # Nobody is there at night to restart a run over hundreds of slides; the log has the whole story.
-                self.logger.exception("unexpected error with slide %s", result.name)
-                raise SlideError(f"{result.name}: {type(error).__name__}: {error}") from error
-            self.fire_event(IterationEvents.MODEL_COMPLETED)
-            self.fire_event(SlideEvents.MAPPED)
-            result.seconds = time.perf_counter() - started
-            self.fire_event(SlideEvents.WRITTEN)
+                require_unchanged(path, content)
+                self.fire_event(IterationEvents.MODEL_COMPLETED)
+                self.fire_event(SlideEvents.MAPPED)
+                result.seconds = time.perf_counter() - started
+                self.fire_event(SlideEvents.WRITTEN)
+        except TralError:
+            raise
+        except Exception as error:
+            # Nobody is there at night to restart a run over hundreds of slides; the log has the whole story.
+            self.logger.exception("unexpected error with slide %s", result.name)
+            raise SlideError(f"{result.name}: {type(error).__name__}: {error}") from error
 
     def _streaming(self) -> dict[str, Any]:
         """What to ask of the mapper beyond the prediction: nothing where no handler looks at single tiles."""
@@ -236,14 +245,10 @@ class SlideEvaluator(Evaluator):
                 raise
         return open_slide(path, self.backend, self.mpp), "given"
 
-    def _key(self, path: Path) -> str:
-        try:
-            content = slide_fingerprint(path)
-        except OSError as error:
-            raise SlideError(f"{path.name}: the file cannot be read ({error.strerror}); check the path") from error
+    def _key(self, content: SlideContent) -> str:
         return run_key(
             {
-                "slide": content,
+                "slide": content.sha256,
                 "weights": self.weights_sha256,
                 "settings": self.mapper.settings(),
                 "files": self._expected_files,

@@ -17,7 +17,7 @@ from monai.networks.utils import eval_mode
 
 from tral_monai.errors import CheckpointError, ConfigError
 from tral_monai.inference.agreement import Agreement
-from tral_monai.inference.agreement_check import AgreementCheck
+from tral_monai.inference.agreement_check import tile_agreement_check
 from tral_monai.inference.choose_tile_model import choose_tile_model
 from tral_monai.inference.engines.settings import EngineSettings
 from tral_monai.inference.map_classes import MapClasses, decide
@@ -132,7 +132,7 @@ class TissueMapper:
         self.inferer = reference.inferer  # MONAI's engines ask for it
         self._check = None
         if self.model.settings() != reference.settings():
-            self._check = AgreementCheck(reference, self.model, self.engine)
+            self._check = tile_agreement_check(reference, self.model, self.engine)
         self.undefined_below = undefined_below
         self.damaged_at_least = damaged_at_least
         self.tissue_method = tissue_method
@@ -277,13 +277,17 @@ class TissueMapper:
         return {"undefined_below": self.undefined_below, "damaged_at_least": self.damaged_at_least}
 
     def tissue_mask(self, slide: Slide) -> TissueMask:
-        """Where this mapper takes a slide for tissue.
+        """Where this mapper takes a slide for tissue; what cannot be decoded counts as tissue, so that it is looked at.
 
         Raises:
-            SlideReadError: the slide cannot be decoded.
+            SlideReadError: nothing of the slide can be decoded.
         """
         return tissue_mask(
-            slide, method=self.tissue_method, min_object_um2=self.min_object_um2, max_hole_um2=self.max_hole_um2
+            slide,
+            method=self.tissue_method,
+            min_object_um2=self.min_object_um2,
+            max_hole_um2=self.max_hole_um2,
+            tolerant=True,
         )
 
     def _tissue_cells(

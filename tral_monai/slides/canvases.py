@@ -180,7 +180,7 @@ class CanvasReader:
             except SlideReadError as error:
                 messages[str(error)] = None
                 bad.append(tile)
-                continue
+                pixels = np.full((tile_h, tile_w, 3), WHITE, np.uint8)  # not what was in this memory before
             left, top = tile[0] * tile_w - x, tile[1] * tile_h - y
             x0, x1 = max(left, 0), min(left + tile_w, width)
             y0, y1 = max(top, 0), min(top + tile_h, height)

@@ -36,7 +36,7 @@ class EngineSettings:
     name: EngineName = "torch"
     precision: Precision = "fp32"
     min_agreement: float = 0.99
-    agreement_tiles: int = 64
+    agreement_tiles: int = 128
     num_threads: int | None = None
     cache_dir: str | os.PathLike[str] | None = None
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,10 +15,16 @@ import torch
 from monai.networks.utils import eval_mode
 from torchvision.ops import batched_nms
 
-from tral_monai.data.nuclei.detections import Detections
+from tral_monai.data.nuclei.detections import Detections, concatenate
 from tral_monai.errors import CheckpointError, ConfigError
+from tral_monai.inference.agreement import Agreement
+from tral_monai.inference.agreement_check import AgreementCheck
+from tral_monai.inference.device_block import DeviceBlock
+from tral_monai.inference.engines.settings import EngineSettings
+from tral_monai.inference.nuclei.detection_agreement import detection_agreement
 from tral_monai.inference.nuclei.detection_inferer import DetectionInferer, TileInferer
 from tral_monai.inference.nuclei.detector_facts import detector_facts
+from tral_monai.inference.nuclei.engine_detector import engine_detector
 from tral_monai.inference.nuclei.found_nuclei import FoundNuclei, evidential_uncertainty
 from tral_monai.inference.nuclei.nucleus_map import NucleusMap
 from tral_monai.inference.nuclei.prototype_distances import PrototypeDistances
@@ -58,6 +64,8 @@ class NucleusMapper:
         network: an ``OpenSetRCNN`` of the role ``target``; its contract gives classes, colours, ``fov_mpp``.
         auxiliary: a detector of the role ``prototype``, for the distances to the known and the unknown prototype.
         inferer: runs the network on a list of tiles; a ``DetectionInferer`` by default.
+        engine: what runs the detector's backbone, and in which precision; torch in fp32 by default. Any other is
+            compared with that on sampled tiles of the first images, and refused where too few nuclei agree.
         device: where the networks run; they are moved there.
         batch_size: tiles per forward pass.
         tile_px: side of a tile at ``fov_mpp``; the detector's own ``fov_px`` by default. Larger tiles waste less on
@@ -83,6 +91,7 @@ class NucleusMapper:
         auxiliary: OpenSetRCNN | None = None,
         *,
         inferer: TileInferer | None = None,
+        engine: EngineSettings | None = None,
         device: torch.device | str = "cpu",
         batch_size: int = 8,
         tile_px: int | None = None,
@@ -143,10 +152,18 @@ class NucleusMapper:
             )
         self.inferer: TileInferer = inferer if inferer is not None else DetectionInferer()
         self.device = torch.device(device)
+        self.engine = engine if engine is not None else EngineSettings()
+        self._fast: torch.nn.Module | None = None  # made at the first image, when the network is on its device
+        self._check: AgreementCheck[Detections] | None = None
         self.batch_size = batch_size
         self.min_score, self.known_only, self.nms_iou = min_score, known_only, nms_iou
         self.use_mask, self.tissue_method, self.min_tissue_coverage = use_mask, tissue_method, min_tissue_coverage
         self.num_workers, self.read_ahead = num_workers, read_ahead
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """How far the engine agreed with the detector in full precision; None where nothing was compared."""
+        return None if self._check is None else self._check.agreement
 
     def settings(self) -> dict[str, Any]:
         """Everything but the detector's weights that decides the nuclei: what a finished image must agree with."""
@@ -163,11 +180,18 @@ class NucleusMapper:
             "tissue_method": self.tissue_method,
             "min_tissue_coverage": self.min_tissue_coverage,
             "auxiliary": None if self.distances is None else self.distances.settings(),
+            **self.engine.settings(),
         }
 
     def runtime(self) -> dict[str, Any]:
         """How the detector is run; changes the nuclei by rounding at most."""
-        return {"device": str(self.device), "batch_size": self.batch_size, "inferer": type(self.inferer).__name__}
+        return {
+            "device": str(self.device),
+            **self.engine.describe(),
+            "batch_size": self.batch_size,
+            "inferer": type(self.inferer).__name__,
+            "agreement": None if self.agreement is None else self.agreement.describe(),
+        }
 
     def map_slide(
         self,
@@ -190,6 +214,7 @@ class NucleusMapper:
             The nuclei; none where no tissue is found.
 
         Raises:
+            AgreementError: the engine finds other nuclei than the detector in full precision.
             ConfigError: the region is empty, or lies outside of the image.
             SlideReadError: the tissue mask, or every single tile, cannot be read.
             CheckpointError: the detector's output is not finite or of other classes.
@@ -215,23 +240,24 @@ class NucleusMapper:
         found = [FoundNuclei.nothing()]
         done = full = 0
         report(done, len(tiles))
-        with (
-            self._ready(),
-            InferencePlan(
+        with self._ready() as network:
+            if self._check is not None:
+                self._check(self.engine.title, reader, centres)
+            with InferencePlan(
                 reader, centres, device=self.device, num_workers=self.num_workers, read_ahead=self.read_ahead
-            ) as blocks,
-        ):
-            for read, block in blocks:
-                since = time.perf_counter()
-                for start in range(0, len(read), self.batch_size):
-                    batch = read.indices[start : start + self.batch_size]
-                    images = block.tiles(slice(start, start + self.batch_size))
-                    nuclei, full_tiles = self._detect(plan, tiles[batch], starts[batch], images)
-                    found.append(nuclei)
-                    full += full_tiles
-                    done += len(batch)
-                    report(done, len(tiles))
-                seconds["model"] += time.perf_counter() - since
+            ) as blocks:
+                for read, block in blocks:
+                    since = time.perf_counter()
+                    for start in range(0, len(read), self.batch_size):
+                        batch = read.indices[start : start + self.batch_size]
+                        images = self._images(block, start, plan.tile_size_px)
+                        detections = self.inferer(images, network)
+                        nuclei, full_tiles = self._placed(plan, tiles[batch], starts[batch], images, detections)
+                        found.append(nuclei)
+                        full += full_tiles
+                        done += len(batch)
+                        report(done, len(tiles))
+                    seconds["model"] += time.perf_counter() - since
         failed = blocks.failed()
         seconds["wait_for_pixels"] = blocks.wait_seconds
         joining_since = time.perf_counter()
@@ -278,29 +304,61 @@ class NucleusMapper:
         return self.use_mask == "always"
 
     def tissue_mask(self, slide: Slide) -> TissueMask:
-        """Where this mapper takes an image for tissue.
+        """Where this mapper takes an image for tissue; what cannot be decoded counts as tissue, to be looked at.
 
         Raises:
-            SlideReadError: the image cannot be decoded.
+            SlideReadError: nothing of the image can be decoded.
         """
-        return tissue_mask(slide, method=self.tissue_method)
+        return tissue_mask(slide, method=self.tissue_method, tolerant=True)
 
     @contextlib.contextmanager
-    def _ready(self) -> Iterator[None]:
+    def _ready(self) -> Iterator[torch.nn.Module]:
         networks = [self.network.to(self.device)]
         if self.distances is not None:
             networks.append(self.distances.network.to(self.device))
         with eval_mode(*networks), torch.inference_mode():
-            yield
+            if self.engine.is_reference:
+                yield self.network
+                return
+            if self._fast is None:
+                self._fast = engine_detector(self.network, self.engine, device=self.device)  # type: ignore[arg-type]
+                self._check = self._agreement_check(self._fast)
+            yield self._fast
 
-    def _detect(
-        self, plan: TilePlan, tiles: IntArray, starts: IntArray, pixels: torch.Tensor
+    def _agreement_check(self, fast: torch.nn.Module) -> AgreementCheck[Detections]:
+        def answers(network: torch.nn.Module) -> Callable[[DeviceBlock], Detections]:
+            def of_block(block: DeviceBlock) -> Detections:
+                size = (self.tile_px, self.tile_px)
+                starts = range(0, len(block), self.batch_size)
+                return concatenate([self.inferer(self._images(block, start, size), network) for start in starts])
+
+            return of_block
+
+        return AgreementCheck(
+            answers(self.network),
+            answers(fast),
+            lambda expected, found: detection_agreement(
+                concatenate(expected), concatenate(found), min_score=self.min_score
+            ),
+            settings=self.engine,
+            device=self.device,
+        )
+
+    def _images(self, block: DeviceBlock, start: int, size_px: tuple[int, int]) -> list[torch.Tensor]:
+        """A batch of tiles, (3, h, w) uint8 each; what an image smaller than a tile lacks is left out."""
+        width, height = size_px
+        return [image[:, :height, :width] for image in block.tiles(slice(start, start + self.batch_size))]
+
+    def _placed(
+        self,
+        plan: TilePlan,
+        tiles: IntArray,
+        starts: IntArray,
+        images: Sequence[torch.Tensor],
+        detections: Detections,
     ) -> tuple[FoundNuclei, int]:
         """The nuclei that some tiles answer for, boxes in pixels of the plan; and how many tiles are at the limit."""
-        width, height = plan.tile_size_px
-        images = [image[:, :height, :width] for image in pixels]
-        detections = self.inferer(images, self.network)
-        self._check(detections, len(images))
+        self._checked(detections, len(images))
         uncertainty = evidential_uncertainty(detections)
         of_image = detections.image_of_box
         boxes_px = np.asarray(detections.boxes_px, dtype=np.float32).reshape(-1, 4)
@@ -343,7 +401,7 @@ class NucleusMapper:
         best[rows[kept.numpy()]] = True
         return best
 
-    def _check(self, detections: Detections, images: int) -> None:
+    def _checked(self, detections: Detections, images: int) -> None:
         classes = len(self.classes)
         if len(detections) != images:
             raise CheckpointError(f"the detector must answer for {images} tiles, but answered for {len(detections)}")

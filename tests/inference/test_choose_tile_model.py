@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+from monai.inferers.inferer import SimpleInferer, SlidingWindowInferer
+
+from tests.inference.colour_slides import ColourNet
+from tral_monai.errors import ConfigError
+from tral_monai.inference.choose_tile_model import choose_tile_model
+from tral_monai.inference.dense_context_model import DenseContextModel
+from tral_monai.inference.tile_model import PerTileModel
+from tral_monai.networks.tri_cnn import TriCNN
+
+
+def test_any_network_is_run_tile_by_tile() -> None:
+    assert isinstance(choose_tile_model(ColourNet()), PerTileModel)
+
+
+def test_a_network_with_dense_context_is_run_on_canvases_unless_an_inferer_runs_it() -> None:
+    network = TriCNN(["a", "b"], backbone="timm:tf_efficientnet_lite0", hidden=(4,), context="dense", seed=0)
+    assert isinstance(choose_tile_model(network), DenseContextModel)
+    assert isinstance(choose_tile_model(network, inferer=SimpleInferer()), DenseContextModel)
+    assert isinstance(choose_tile_model(network, inferer=SlidingWindowInferer((128, 128))), PerTileModel)
+
+
+def test_gate_and_inferer_are_refused() -> None:
+    with pytest.raises(ConfigError, match="leave it out to use early_exit"):
+        choose_tile_model(ColourNet(), early_exit="exit_gate.pt", inferer=SlidingWindowInferer((128, 128)))
