@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from tests.transforms.stained import stained_tiles
 from tral_monai.errors import CheckpointError, ConfigError
+from tral_monai.networks.checkpoint import save_checkpoint
 from tral_monai.networks.tri_cnn import TriCNN
 from tral_monai.transforms.stain_normalize import MacenkoNormalize
 
@@ -349,13 +351,16 @@ def test_every_layer_of_a_dense_network_is_trained() -> None:
     assert all(p.grad is not None for p in net.parameters())
 
 
-def test_dense_context_is_part_of_the_contract_and_the_fingerprint() -> None:
+def test_dense_context_is_part_of_the_contract_and_the_fingerprint(tmp_path: Path) -> None:
     settings = {"backbone": LITE, "hidden": (), "seed": 3}
     tile, dense = TriCNN(("a", "b"), **settings), TriCNN(("a", "b"), context="dense", **settings)
     assert TriCNN.from_contract(dense.contract.state_dict()).context == "dense"
     assert dense.feature_fingerprint() != tile.feature_fingerprint()
     with pytest.raises(CheckpointError, match=r"context: the checkpoint has 'dense', this network 'tile' \(the bran"):
         tile.contract.load_state_dict(dense.contract.state_dict())
+    start = save_checkpoint(tmp_path / "tile.pt", tile)
+    with pytest.raises(CheckpointError, match=r"tile\.pt is a TriCNN of another kind: context: 'tile' there"):
+        TriCNN(("a", "b"), context="dense", pretrained_path=start, **settings)
 
 
 @pytest.mark.parametrize(
