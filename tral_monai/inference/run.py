@@ -15,6 +15,7 @@ from tral_monai.inference.areas import AreasWriter
 from tral_monai.inference.class_map_png import ClassMapWriter
 from tral_monai.inference.features_writer import FeaturesWriter
 from tral_monai.inference.geojson_writer import GeoJSONWriter
+from tral_monai.inference.load_network import load_tissue_network
 from tral_monai.inference.overlay import OverlayWriter
 from tral_monai.inference.probability_zarr import ProbabilityZarrWriter
 from tral_monai.inference.progress_handler import ProgressHandler
@@ -23,7 +24,6 @@ from tral_monai.inference.slide_evaluator import FailOn, SlideEvaluator
 from tral_monai.inference.slide_list import SlideListDataset
 from tral_monai.inference.slide_writer import SlideResult
 from tral_monai.inference.tissue_mapper import TissueMapper
-from tral_monai.networks.checkpoint import load_checkpoint
 from tral_monai.slides.choose_backend import BackendName
 
 
@@ -79,7 +79,7 @@ class TissueInference:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if network is None:
             assert checkpoint is not None
-            network = load_checkpoint(checkpoint, map_location=device)
+            network = load_tissue_network(checkpoint, map_location=device)
         dataset = SlideListDataset(slides)
         mapper_settings = {"keep_probabilities": save_probabilities, **mapper_settings}
         mapper = TissueMapper(network, classes, device=device, **mapper_settings)
