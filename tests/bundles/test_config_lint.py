@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.bundles.bundle_files import BUNDLES, ROOT, Bundle, constants, meant_for, read
+from tests.bundles.bundle_files import BUNDLES, ROOT, TISSUE, Bundle, constants, meant_for, read
 
 OVERLAYS = [path for bundle in BUNDLES for path in bundle.overlays]
 ALL = [*(path for bundle in BUNDLES for path in bundle.configs), *OVERLAYS]
-WITH_CONSTANTS = ["active_learning.yaml", "evaluate.yaml", "inference.yaml", "train.yaml"]
+WITH_CONSTANTS = [(bundle, path.name) for bundle in BUNDLES for path in bundle.configs if "multi" not in path.name]
 REFERENCE = re.compile(r"@[\w#]+")
 
 # What each round of a run sets itself; of the nucleus bundle also which detector it is that is trained.
@@ -31,6 +31,7 @@ def name_of(path: Path) -> str:
 
 
 every_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=str)
+every_config_with_constants = pytest.mark.parametrize(("bundle", "name"), WITH_CONSTANTS, ids=str)
 every_config = pytest.mark.parametrize("path", ALL, ids=name_of)
 every_overlay = pytest.mark.parametrize("overlay", OVERLAYS, ids=name_of)
 
@@ -53,7 +54,8 @@ def texts(path: Path) -> list[tuple[str, str]]:
 
 @every_bundle
 def test_what_is_checked(bundle: Bundle):
-    assert [path.name for path in bundle.configs] == sorted([*WITH_CONSTANTS, "multi_gpu_train.yaml"])
+    names = {"active_learning.yaml", "evaluate.yaml", "inference.yaml", "multi_gpu_train.yaml", "train.yaml"}
+    assert {path.name for path in bundle.configs} == names | ({"early_exit.yaml"} if bundle is TISSUE else set())
     assert len(bundle.overlays) >= 16
 
 
@@ -109,8 +111,7 @@ def test_lines_fit_a_page(path):
     assert [line for line in lines if len(line) > 120 and not re.match(r"[-\w# :]*\"?\$", line)] == []
 
 
-@every_bundle
-@pytest.mark.parametrize("name", WITH_CONSTANTS)
+@every_config_with_constants
 def test_every_constant_is_used(name, bundle: Bundle):
     path = bundle.config_folder / name
     config = read(path)
@@ -119,8 +120,7 @@ def test_every_constant_is_used(name, bundle: Bundle):
     assert {found for found in used if found not in config} == set()
 
 
-@every_bundle
-@pytest.mark.parametrize("name", WITH_CONSTANTS)
+@every_config_with_constants
 def test_options_of_the_command_line_are_checked(name, bundle: Bundle):
     initialize = read(bundle.config_folder / name)["initialize"]
     assert {"_target_": "tral_monai.command_line.check_command_line"} in initialize
@@ -156,6 +156,14 @@ def test_a_constant_means_the_same_everywhere(name, other, bundle: Bundle):
     ours, theirs = constants(bundle.config_folder / name), constants(bundle.config_folder / other)
     shared = set(ours) & set(theirs) - OWN
     assert {key: ours[key] for key in shared} == {key: theirs[key] for key in shared}
+
+
+@pytest.mark.parametrize("other", ["evaluate.yaml", "inference.yaml"])
+def test_an_exit_gate_is_calibrated_on_the_tiles_and_by_the_rules_of_the_others(other):
+    ours, theirs = constants(TISSUE.config_folder / "early_exit.yaml"), constants(TISSUE.config_folder / other)
+    shared = set(ours) & set(theirs) - OWN - {"num_workers"}  # inference.yaml's are threads
+    assert {key: ours[key] for key in shared} == {key: theirs[key] for key in shared}
+    assert len(shared) > 5
 
 
 @every_overlay
