@@ -39,6 +39,6 @@ def test_a_slide_that_cannot_be_shown_is_grey_and_says_so(tmp_path: Path) -> Non
         break_tile(path, level, 0)
     with open_slide(path) as slide:
         picture, title = thumbnail_or_grey(slide, 200)
-    assert title == "s.tif (its overview cannot be decoded)"
+    assert title == "s.tif (grey parts cannot be decoded)"
     assert (picture == 240).all()
     assert picture.shape == (200, 200, 3)

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from scipy import ndimage
 
+from tests.inference.colour_slides import break_tile
 from tral_monai.errors import MissingMppError, SlideOpenError, SlideReadError
 from tral_monai.slides.slide import open_slide
 
@@ -125,6 +126,21 @@ def test_thumbnail(small_slide):
     assert slide.thumbnail(5000).shape == (1100, 1500, 3)
     with pytest.raises(SlideReadError, match="max_px must be at least 1, got 0"):
         slide.thumbnail(0)
+
+
+def test_a_thumbnail_is_grey_where_a_tile_does_not_decode(tmp_path, write_tiff, make_texture, make_levels):
+    """One broken tile took the whole picture."""
+    path = write_tiff(tmp_path / "a.tif", make_levels(make_texture(1024, 1024)))
+    whole = open_slide(path).thumbnail(512)
+    break_tile(path, 1, 0)  # level 1 has 256 x 256 px, which is one tile
+    break_tile(path, 0, 0)  # level 0 has four by four
+    slide = open_slide(path)
+    with pytest.raises(SlideReadError, match="tile at level 0, column 0, row 0"):
+        slide.thumbnail(1024)
+    picture = slide.thumbnail(1024, missing=240)
+    assert (picture[:256, :256] == 240).all()
+    assert (picture[256:, 256:] != 240).any()
+    assert whole.shape == (512, 512, 3)
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (-3, 5)])

@@ -68,7 +68,7 @@ def draw_scale_bar(picture: Image.Image, um_per_px: float, size: int) -> None:
 
 
 def thumbnail_or_grey(slide: Slide, max_px: int) -> tuple[npt.NDArray[np.uint8], str]:
-    """The slide's picture; plain grey where it cannot be decoded, because the result over it is good all the same.
+    """The slide's picture, grey where it cannot be decoded, because the result over it is good all the same.
 
     Args:
         slide: an open slide.
@@ -81,7 +81,5 @@ def thumbnail_or_grey(slide: Slide, max_px: int) -> tuple[npt.NDArray[np.uint8],
         return slide.thumbnail(max_px), slide.name
     except SlideReadError as error:
         # The result comes from other levels of the file.
-        _log.warning("%s: the overlay has no slide behind it: %s", slide.name, error)
-    shrink = min(1.0, max_px / max(slide.dimensions))
-    width, height = (max(1, round(side * shrink)) for side in slide.dimensions)
-    return np.full((height, width, 3), _EMPTY, dtype=np.uint8), f"{slide.name} (its overview cannot be decoded)"
+        _log.warning("%s: the overlay is grey where there is no picture of the slide: %s", slide.name, error)
+    return slide.thumbnail(max_px, missing=_EMPTY), f"{slide.name} (grey parts cannot be decoded)"

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from tral_monai.errors import SlideError, SlideReadError
 from tral_monai.slides.backend import RGB, Backend, LevelTiles, TileSource, read_window
 from tral_monai.slides.choose_backend import BackendName, open_backend
@@ -136,14 +138,30 @@ class Slide:
         x, y = (math.floor(position / downsample + 0.5) for position in xy_level0)
         return read_window(source, x, y, width, height)
 
-    def thumbnail(self, max_px: int) -> RGB:
-        """Return the whole slide, its longer side at most `max_px` pixels: uint8 (height, width, 3)."""
+    def thumbnail(self, max_px: int, *, missing: int | None = None) -> RGB:
+        """Return the whole slide, its longer side at most `max_px` pixels: uint8 (height, width, 3).
+
+        Args:
+            max_px: Longest side in pixels.
+            missing: Grey level, 0 to 255, of what cannot be decoded; None raises an error.
+
+        Raises:
+            SlideReadError: `max_px` is below 1, or a part of the slide cannot be decoded.
+        """
         if max_px < 1:
             raise SlideReadError(f"{self.name}: max_px must be at least 1, got {max_px}")
         downsample = max(max(self.dimensions) / max_px, 1.0)
         resolution = resolve(self.level_downsamples, downsample)
         width, height = (max(min(round(side / resolution.downsample), max_px), 1) for side in self.dimensions)
-        return read_window(self.source(downsample), 0, 0, width, height)
+        source = self.source(downsample)
+
+        def tile_or_grey(column: int, row: int) -> RGB:
+            try:
+                return source.read_tile(column, row)
+            except SlideReadError:
+                return np.full((source.tile_size[1], source.tile_size[0], 3), missing, np.uint8)
+
+        return read_window(source, 0, 0, width, height, tile=None if missing is None else tile_or_grey)
 
     def close(self) -> None:
         """Close the file."""
