@@ -34,7 +34,7 @@ def test_the_gate_lies_beside_the_checkpoint_and_fits_it(calibrate, checkpoint, 
     # 80 tiles to fit on and 34 to calibrate on are few, and the model is unsure of most of them.
     gate = calibrate(feature_dir=str(feature_dir), max_disagreement=0.9, undefined_below=0.0, damaged_at_least=0.0)
     network = load_checkpoint(checkpoint)
-    assert EarlyExitModel(network, gate).settings()["early_exit"]["gate_sha256"] == gate.sha256
+    assert EarlyExitModel(network, gate).settings()["exit_gate"]["sha256"] == gate.sha256
     assert gate.classes == network.classes
     val, test = gate.calibration["splits"]
     assert (val["split"], test["split"]) == ("val", "test")

@@ -126,7 +126,7 @@ def test_a_gate_decides_results_and_so_is_among_the_settings(network, tmp_path):
     assert model.settings() == {
         "engine": "torch",
         "precision": "fp32",
-        "early_exit": {"gate_sha256": random_gate(network, threshold=0.75).sha256, "threshold": 0.75},
+        "exit_gate": {"sha256": random_gate(network, threshold=0.75).sha256, "threshold": 0.75},
     }
     assert model.runtime()["batch_size"] == 7
 

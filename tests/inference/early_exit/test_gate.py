@@ -48,7 +48,8 @@ def test_it_is_read_as_it_was_written(threshold, network, tmp_path):
         written, found = getattr(gate, field.name), getattr(read, field.name)
         assert torch.equal(written, found) if isinstance(written, torch.Tensor) else written == found
     assert read.sha256 == gate.sha256
-    read.check(network, undefined_below=0.6, damaged_at_least=0.9)
+    read.check(network)
+    read.check_rules(undefined_below=0.6, damaged_at_least=0.9)
     assert [path.name for path in tmp_path.iterdir()] == ["exit_gate.pt"]
 
 
@@ -80,13 +81,14 @@ def test_other_rules_of_the_map_are_refused(network):
     with pytest.raises(
         ConfigError, match=r"with undefined_below 0\.6, but the map is made with 0\.5; make one .* --und"
     ):
-        gate.check(network, undefined_below=0.5)
+        gate.check_rules(undefined_below=0.5, damaged_at_least=0.9)
     with pytest.raises(ConfigError, match=r"with damaged_at_least 0\.9, but the map is made with 0\.0"):
-        gate.check(network, undefined_below=0.6, damaged_at_least=0.0)
+        gate.check_rules(undefined_below=0.6, damaged_at_least=0.0)
 
 
 def test_the_rule_for_damaged_matters_only_where_there_is_such_a_class(network):
-    random_gate(network, classes=("Stroma", "Muscle", "Blood")).check(network, damaged_at_least=0.0)
+    gate = random_gate(network, classes=("Stroma", "Muscle", "Blood"))
+    gate.check_rules(undefined_below=0.6, damaged_at_least=0.0)
 
 
 def test_a_file_that_is_not_there(tmp_path):

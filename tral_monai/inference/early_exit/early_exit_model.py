@@ -73,7 +73,7 @@ class EarlyExitModel:
         return {
             "engine": self.engine.name,
             "precision": self.engine.precision,
-            "early_exit": {"gate_sha256": self.gate.sha256, "threshold": self.gate.threshold},
+            "exit_gate": {"sha256": self.gate.sha256, "threshold": self.gate.threshold},
         }
 
     def runtime(self) -> dict[str, Any]:

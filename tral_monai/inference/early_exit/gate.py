@@ -65,19 +65,14 @@ class ExitGate:
             return torch.zeros(len(log_probabilities), dtype=torch.bool, device=log_probabilities.device)
         return log_probabilities.max(dim=1).values.exp() >= self.threshold
 
-    def check(
-        self, network: nn.Module, *, undefined_below: float | None = None, damaged_at_least: float | None = None
-    ) -> None:
-        """Check that this gate was made for a network, and for the rules of a map where these are given.
+    def check(self, network: nn.Module) -> None:
+        """Check that this gate was made for a network.
 
         Args:
             network: the full model.
-            undefined_below: the map's rule; None is not checked.
-            damaged_at_least: the map's rule; None is not checked. It matters only where there is a class ``Damaged``.
 
         Raises:
             CheckpointError: the gate is of other weights, or of another context.
-            ConfigError: its disagreement was measured under other rules.
         """
         found = weights_sha256(network)
         if found != self.weights_sha256:
@@ -90,11 +85,22 @@ class ExitGate:
             raise CheckpointError(
                 f"the exit gate was made for context '{self.context}', but the network has '{context}'; {HOW_TO_MAKE}"
             )
+
+    def check_rules(self, *, undefined_below: float, damaged_at_least: float) -> None:
+        """Check that the gate was calibrated for the rules that a map is made with.
+
+        Args:
+            undefined_below: the map's rule.
+            damaged_at_least: the map's rule; it matters only where there is a class ``Damaged``.
+
+        Raises:
+            ConfigError: its disagreement was measured under other rules.
+        """
         for name, ours, theirs in (
             ("undefined_below", self.undefined_below, undefined_below),
             ("damaged_at_least", self.damaged_at_least, damaged_at_least),
         ):
-            if theirs is not None and theirs != ours and (name != "damaged_at_least" or "Damaged" in self.classes):
+            if theirs != ours and (name != "damaged_at_least" or "Damaged" in self.classes):
                 raise ConfigError(
                     f"the exit gate promises what the map shows with {name} {ours}, but the map is made with {theirs}; "
                     f"{HOW_TO_MAKE} and --{name} {theirs}, or leave early_exit out"
