@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from tests.inference.engines.tiny import TwoOutputs, tiles
 from tral_monai.inference.engines.half_precision import half_precision
@@ -31,16 +33,28 @@ def test_features_are_standardised_in_fp32() -> None:
     assert cast.head[0](torch.ones(2, network.num_features, dtype=torch.bfloat16)).dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["torchvision:vit_b_16", "timm:convnext_atto", "timm:vit_tiny_patch16_224"])
-def test_transformers_and_layer_norms_run_without_autocast(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def _torchvision_transformer() -> nn.Module:
+    return VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64, num_classes=5)
+
+
+def _timm_convnext() -> nn.Module:
+    return build_backbone("timm:convnext_atto", tile_px=32)[0]
+
+
+@pytest.mark.parametrize("build", [_torchvision_transformer, _timm_convnext])
+def test_attention_and_layer_norms_run_without_autocast(
+    build: Callable[[], nn.Module], caplog: pytest.LogCaptureFixture
+) -> None:
     with seeded(0):
-        network, _ = build_backbone(name, tile_px=32)
+        network = build().eval()
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.1)  # torchvision starts its last layer at zero
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with caplog.at_level(logging.WARNING), torch.no_grad():
-        features = half_precision(network.eval(), images, "bf16")(images)
+        outputs = half_precision(network, images, "bf16")(images)
         expected = network(images)
     assert not caplog.records
-    assert (features.float() - expected).norm() < 0.03 * expected.norm()
+    assert 0 < (outputs.float() - expected).norm() < 0.05 * expected.norm()
 
 
 class _Borrows(nn.Module):

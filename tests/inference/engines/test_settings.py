@@ -20,12 +20,12 @@ def test_the_default_is_the_reference() -> None:
 
 
 def test_the_record_is_plain_data() -> None:
-    described = EngineSettings("openvino", "bf16", min_agreement=0.95, num_threads=3).describe()
+    described = EngineSettings("openvino", "bf16", min_agreement=0.95, agreement_tiles=32, num_threads=3).describe()
     assert json.loads(json.dumps(described)) == {
         "engine": "openvino",
         "precision": "bf16",
         "min_agreement": 0.95,
-        "agreement_tiles": 64,
+        "agreement_tiles": 32,
         "num_threads": 3,
     }
 

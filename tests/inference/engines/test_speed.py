@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from tral_monai.errors import ConfigError
@@ -9,9 +11,8 @@ from tral_monai.inference.engines import speed
 
 def test_a_speed_is_tiles_per_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "_SECONDS", 0.0)
-    clock = iter([0.0, 0.0, 0.0, 12.0, 12.0, 12.0])
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(clock))
-    # Three batches of eight until the clock says 12 s.
+    clock = iter([100.0, 100.0, 112.0])  # start, after the third batch of eight, end
+    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     assert speed.small_network_speed("torch", "fp32") == 2.0
 
 
