@@ -39,7 +39,7 @@ class TissueMapper:
     """Maps slides with one network. Memory does not grow with the slide, except for a few bytes per tile.
 
     Threads decode blocks of the slide, one canvas per magnification; the canvases go to the device, where tiles are cut
-    from them (:class:`~tral_monai.inference.plan.InferencePlan`): about 60 MB per block, and ``num_workers + read_ahead
+    from them (:class:`~tral_monai.inference.plan.InferencePlan`): about 15 MB per block, and ``num_workers + read_ahead
     + 1`` blocks at most.
 
     The rules are those of the TRI-AL authors' inference code (see :func:`tral_monai.inference.map_classes.decide`);

@@ -57,7 +57,7 @@ class NucleusMapper:
     its best class, also where the detector itself lets two classes overlap.
 
     Threads decode blocks of the slide, the canvases go to the device and tiles are cut from them there
-    (:class:`~tral_monai.inference.plan.InferencePlan`): about 50 MB per block, and ``num_workers + read_ahead + 1``
+    (:class:`~tral_monai.inference.plan.InferencePlan`): about 15 MB per block, and ``num_workers + read_ahead + 1``
     blocks at most.
 
     Args:
