@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +12,10 @@ from tral_monai.errors import ConfigError
 from tral_monai.inference.device_block import DeviceBlock
 from tral_monai.inference.early_exit.low_branches import Branches
 from tral_monai.inference.engines.compile_module import compile_module
-from tral_monai.inference.engines.half_precision import DTYPES
+from tral_monai.inference.engines.half_precision import half_precision
 from tral_monai.inference.engines.settings import EngineSettings
 from tral_monai.inference.tile_model import TileOutputs, TilesDone
+from tral_monai.networks.dense_backbone import DenseBackbone
 from tral_monai.networks.tri_cnn import TriCNN
 
 
@@ -26,8 +26,7 @@ class DenseContextModel:
     sixteenths at 2.5x, so that nearly all of the work that is left is the highest magnification's.
 
     The engine runs the highest magnification. The others go through torch, whatever the engine, because canvases come
-    in all sizes: in full precision, or under autocast where the engine's precision is lower. The classifier always runs
-    in full precision.
+    in all sizes, in the engine's precision. The classifier always runs in full precision.
 
     Args:
         network: has ``context="dense"``.
@@ -57,6 +56,7 @@ class DenseContextModel:
         self.device = torch.device(device)
         self.batch_size = batch_size
         self._high = Branches(network, (network.highest_scale,))
+        self._half: dict[int, DenseBackbone] = {}
         self._run: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None
 
     def settings(self) -> dict[str, Any]:
@@ -103,11 +103,18 @@ class DenseContextModel:
             (k, F of the magnification) float32.
         """
         canvas = block.canvases[scale].permute(2, 0, 1)[None]  # a view, which is channels_last as it lies
-        half: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        if self.engine.precision != "fp32":
-            half = torch.autocast(canvas.device.type, DTYPES[self.engine.precision])
-        with half:
-            return self.network.dense_features(canvas, block.starts_px[scale], scale).float()
+        branch = None if self.engine.precision == "fp32" else self._half_branch(scale)
+        return self.network.dense_features(canvas, block.starts_px[scale], scale, branch=branch)
+
+    def _half_branch(self, scale: int) -> DenseBackbone:
+        """A copy of a branch with weights that are cast once."""
+        if scale not in self._half:
+            side = self.network.tile_px
+            tile = self.network.mean.new_zeros(1, 3, side, side)
+            branch = half_precision(self.network.branches[scale], tile, self.engine.precision)
+            assert isinstance(branch, DenseBackbone), "layers of dense backbones can be cast"
+            self._half[scale] = branch
+        return self._half[scale]
 
     def _high_features(self, tiles: torch.Tensor) -> torch.Tensor:
         """(b, F of the highest magnification) float32."""

@@ -235,7 +235,9 @@ class TriCNN(nn.Module):
         return torch.cat(pooled, dim=1)
 
     @torch.no_grad()
-    def dense_features(self, canvas: torch.Tensor, starts_px: torch.Tensor, scale: int) -> torch.Tensor:
+    def dense_features(
+        self, canvas: torch.Tensor, starts_px: torch.Tensor, scale: int, *, branch: DenseBackbone | None = None
+    ) -> torch.Tensor:
         """Features of many tiles of one canvas at a lower magnification, with what overlaps computed once.
 
         Equal to the part of :meth:`features` of that magnification, up to rounding.
@@ -244,23 +246,28 @@ class TriCNN(nn.Module):
             canvas: (1, 3, H, W), uint8 or float on the scale 0 to 255, on the network's device.
             starts_px: (k, 2) integers, top-left (x, y) of each tile in the canvas.
             scale: Index of the magnification.
+            branch: A copy of the magnification's branch to take instead, such as one in half precision.
 
         Returns:
-            (k, F of this magnification) float.
+            (k, F of this magnification) float32.
 
         Raises:
             ConfigError: The magnification has no dense branch.
             ValueError: The canvas or the tiles' places are not of this form, or a tile leaves the canvas.
         """
-        branch = self.branches[scale] if self.context == "dense" else None
-        if not isinstance(branch, DenseBackbone):
+        own = self.branches[scale] if self.context == "dense" else None
+        if not isinstance(own, DenseBackbone):
             raise ConfigError(
                 f"dense features need a network with context='dense' and a magnification below its highest, but this "
                 f"one has context={self.context!r} and magnification {self.magnifications[scale]:g} of "
                 f"{self.magnifications}; take features() of tiles"
             )
         return dense_tile_features(
-            branch, canvas, starts_px, tile_px=self.tile_px, normalize=lambda rgb: self._normalized(rgb, 0)
+            own if branch is None else branch,
+            canvas,
+            starts_px,
+            tile_px=self.tile_px,
+            normalize=lambda rgb: self._normalized(rgb, 0),
         )
 
     def _stain_normalized(self, image: torch.Tensor) -> torch.Tensor:
