@@ -29,6 +29,18 @@ def test_every_nucleus_has_its_box_in_the_colour_of_its_class(three_nuclei: Nucl
     assert is_colour(page[:, 1012:], (10, 20, 30)).any()  # the legend has the class without nuclei too
 
 
+def test_what_was_not_analysed_is_hatched(three_nuclei: NucleusMap) -> None:
+    damaged = dataclasses.replace(three_nuclei, not_analysed_level0=np.array([[140.0, 0, 200, 50]]))
+    page = np.asarray(render_nuclei(np.full((100, 200, 3), 180, dtype=np.uint8), damaged, title="a.png"))
+    picture = page[46 : 46 + 500, 12 : 12 + 1000]  # five times as large
+    part = picture[:250, 700:]
+    dark, bright = is_colour(part, (33, 37, 41)), is_colour(part, (255, 225, 25))
+    assert (dark | bright).all()
+    assert 0.45 < dark.mean() < 0.55
+    assert not is_colour(picture[:, :700], (255, 225, 25)).any()
+    assert not is_colour(picture[250:], (255, 225, 25)).any()
+
+
 def test_given_colours_win(three_nuclei: NucleusMap) -> None:
     field = np.full((100, 200, 3), 180, dtype=np.uint8)
     page = np.asarray(render_nuclei(field, three_nuclei, title="a.png", colours={"lymphocyte": (1, 200, 1)}))

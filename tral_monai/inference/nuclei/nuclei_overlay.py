@@ -16,7 +16,7 @@ from scipy import ndimage
 from tral_monai.errors import ConfigError
 from tral_monai.inference.drawing import FAINT, INK, LINE, draw_scale_bar, font, thumbnail_or_grey
 from tral_monai.inference.nuclei.nucleus_map import NucleusMap
-from tral_monai.inference.palette import Rgb, given_colours
+from tral_monai.inference.palette import NOT_ANALYSED_COLOUR, Rgb, given_colours
 from tral_monai.inference.slide_writer import SlideWriter
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def render_nuclei(
 
     Where a pixel of the picture is at most 1 um wide, every nucleus gets its box. Else the picture turns grey and is
     tinted with the classes' colours, mixed by their share around a place, the stronger the more nuclei there are (full
-    strength at the 99th percentile of the density).
+    strength at the 99th percentile of the density). What could not be analysed is hatched.
 
     Args:
         picture: (h, w, 3) uint8 RGB of the whole image.
@@ -62,6 +62,7 @@ def render_nuclei(
         drawn = Image.fromarray(_density(picture, boxes, nuclei, palette, um_per_px))
     else:
         drawn = _boxes(picture, boxes, nuclei, palette)
+    drawn = _hatched(drawn, nuclei.not_analysed_level0 * np.tile(scale, 2))
     size = max(12, round(max(drawn.size) / 80))
     draw_scale_bar(drawn, um_per_px, size)
     return _page(drawn, nuclei, palette, title, "density of nuclei" if as_density else "one box per nucleus", size)
@@ -77,6 +78,18 @@ def _boxes(
         right, bottom = max(x0, x1 - 1), max(y0, y1 - 1)
         draw.rectangle((x0, y0, right, bottom), outline=palette[nuclei.classes[label]], width=width)
     return image
+
+
+def _hatched(drawn: Image.Image, boxes: npt.NDArray[np.float64]) -> Image.Image:
+    """Stripes over the parts that could not be analysed, as on tissue maps."""
+    pixels = np.array(drawn)
+    stripe = max(4, round(max(drawn.size) / 250))
+    for x0, y0, x1, y1 in np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).astype(int).tolist():
+        part = pixels[y0:y1, x0:x1]
+        y, x = np.ogrid[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]]
+        dark = (x + y) // stripe % 2 == 0
+        part[dark], part[~dark] = INK, NOT_ANALYSED_COLOUR
+    return Image.fromarray(pixels)
 
 
 def _density(
