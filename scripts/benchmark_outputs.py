@@ -125,9 +125,7 @@ def nucleus_jobs(nuclei: NucleusMap, slide: Slide, overlay_px: int) -> dict[str,
     return {
         "GeoJSON": lambda folder: NucleiGeoJSONWriter().write(folder / "s.geojson", slide, nuclei),
         "CSV": lambda folder: NucleiCSVWriter().write(folder / "s.csv", slide, nuclei),
-        "overlay PNG": lambda folder: NucleiOverlayWriter(max_px=overlay_px).write(
-            folder / "s_overlay.png", slide, nuclei
-        ),
+        "overlay PNG": lambda folder: overlay.write(folder / "s_overlay.png", slide, nuclei),
         "counts row and record": lambda folder: write_tables(folder, nuclei.describe(), count_rows),
         "GeoJSON (packed)": lambda folder: NucleiGeoJSONWriter(packed=True).write(
             folder / "s.geojson.gz", slide, nuclei
