@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from tral_monai.slides.triplets import TripletReader, triplets_to_tensor_layout
 
 Tiles = npt.NDArray[np.uint8]
 _FIELDS = 4
+_FIELD_SEED = 20
 _MIN_COVERAGE = 0.5
 _GLASS = 245
 
@@ -34,7 +36,7 @@ def drawn_tiles(count: int, *, magnifications: Sequence[float], tile_px: int, se
         count: number of tiles.
         magnifications: of the RGB triples.
         tile_px: side of a tile.
-        seed: same seed, same pixels.
+        seed: of the places that tiles are cut from; same seed, same pixels.
 
     Returns:
         uint8 (count, 3 * magnifications, tile_px, tile_px).
@@ -51,7 +53,7 @@ def drawn_tiles(count: int, *, magnifications: Sequence[float], tile_px: int, se
     for place, magnification in enumerate(magnifications):
         mpp = float(np.clip(magnification_to_mpp(magnification), *MPP_RANGE))
         if mpp not in fields:
-            fields[mpp] = _drawn_fields(mpp, side, seed)
+            fields[mpp] = _drawn_fields(mpp, side)
         for row in range(count):
             x, y = generator.integers(0, side - tile_px + 1, 2)
             field = fields[mpp][int(generator.integers(_FIELDS))]
@@ -101,9 +103,10 @@ def tissue_tiles(
         slide.close()
 
 
-def _drawn_fields(mpp: float, side: int, seed: int) -> list[Tiles]:
+@functools.lru_cache(maxsize=8)
+def _drawn_fields(mpp: float, side: int) -> list[Tiles]:
     import skimage.io
 
     with tempfile.TemporaryDirectory(prefix="tral_monai_") as folder:
-        generate_fields(folder, n_fields=_FIELDS, field_px=side, mpp=mpp, seed=seed, patients=2)
+        generate_fields(folder, n_fields=_FIELDS, field_px=side, mpp=mpp, seed=_FIELD_SEED, patients=2)
         return [np.asarray(skimage.io.imread(path)) for path in sorted(Path(folder, "images").glob("*.png"))]
