@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -15,8 +16,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tral_monai.errors import CheckpointError, ConfigError
 from tral_monai.networks.checkpoint import load_checkpoint
 from tral_monai.networks.keras_import import PAPER_CLASSES, import_keras_weights
-
-h5py = pytest.importorskip("h5py", reason="extra 'keras' is not installed")
 
 VGG16 = [
     ("block1_conv1", 3, 64), ("block1_conv2", 64, 64),

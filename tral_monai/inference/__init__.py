@@ -10,9 +10,12 @@ from typing import Any
 _DEFINED_IN = {
     "AreasWriter": "areas",
     "ClassMapWriter": "class_map_png",
+    "EngineSettings": "engines.settings",
+    "FeaturesWriter": "features_writer",
     "GeoJSONWriter": "geojson_writer",
     "MapClasses": "map_classes",
     "OverlayWriter": "overlay",
+    "ProbabilityZarrWriter": "probability_zarr",
     "ProgressHandler": "progress_handler",
     "ProvenanceWriter": "provenance",
     "SlideEvaluator": "slide_evaluator",

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from tral_monai.errors import CheckpointError, ConfigError, MissingExtraError
+from tral_monai.errors import CheckpointError, ConfigError
 from tral_monai.networks.tri_cnn import TriCNN
 
 # The published network's outputs. Background is never in the active-learning data, but its output is there.
@@ -73,7 +73,6 @@ def import_keras_weights(
     Raises:
         CheckpointError: The file is not readable or its layers are not those of a TRI-CNN.
         ConfigError: The branches' order or the classes are not told by the file and have to be given.
-        MissingExtraError: h5py is not installed.
     """
     file = Path(path)
     weights = _read(file)
@@ -106,10 +105,8 @@ def import_keras_weights(
 
 
 def _read(path: Path) -> _KerasWeights:
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingExtraError("reading Keras .h5 weights", "keras") from error
+    import h5py
+
     if not path.is_file():
         raise CheckpointError(f"there is no file {os.fspath(path)!r}; check the path")
     weights = _KerasWeights()
