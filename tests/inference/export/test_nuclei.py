@@ -63,6 +63,7 @@ def test_onnx_finds_the_same_nuclei_wherever_there_are_more_or_fewer(folder):
     white = np.full_like(noise, 255)
     for tile in (noise, white):
         expected = detect(network, [torch.from_numpy(tile)]).detections
+        assert bool(len(expected.scores)) == (tile is noise)
         boxes, labels, scores, *_ = session.run(None, {"image": tile})
         np.testing.assert_allclose(boxes, expected.boxes_px, atol=1e-2)
         assert labels.tolist() == expected.labels.tolist()

@@ -48,9 +48,9 @@ def test_other_weights_in_onnx(in_all_formats, tmp_path):
     onnx = pytest.importorskip("onnx")
     copy = shutil.copytree(in_all_formats[0], tmp_path / "copy")
     model = onnx.load(str(copy / "models" / "model.onnx"))
-    (bias,) = [one for one in model.graph.initializer if list(one.dims) == [3]]
-    changed = onnx.numpy_helper.to_array(bias) + np.array([5, 0, 0], np.float32)
-    bias.CopyFrom(onnx.numpy_helper.from_array(changed, bias.name))
+    (last,) = [one for one in model.graph.initializer if list(one.dims) == [3, 8]]
+    changed = onnx.numpy_helper.to_array(last)[::-1]  # classes in another order
+    last.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(changed), last.name))
     onnx.save(model, str(copy / "models" / "model.onnx"))
     write_sums(copy)
     with pytest.raises(AgreementError, match="onnx does not compute"):
