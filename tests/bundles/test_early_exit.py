@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -41,6 +42,19 @@ def test_the_gate_lies_beside_the_checkpoint_and_fits_it(calibrate, checkpoint, 
     assert val["exited"] > val["tiles"] / 2
     assert val["disagreeing"] <= 0.9 * val["exited"]
     assert "differ of these" in capsys.readouterr().out
+
+
+def test_inference_takes_the_gate_and_tells_how_many_exited(calibrate, checkpoint, feature_dir, tiny_cohort, tmp_path):
+    rules = {"undefined_below": 0.0, "damaged_at_least": 0.0}
+    gate = calibrate(feature_dir=str(feature_dir), max_disagreement=0.9, **rules)
+    slide = sorted((tiny_cohort.parent / "slides").iterdir())[0]
+    settings = {"bundle_root": str(BUNDLE), "checkpoint": str(checkpoint), "device": "$torch.device('cpu')", **rules}
+    settings |= {"early_exit": str(tmp_path / "exit_gate.pt"), "min_agreement": 0.01, "agreement_tiles": 8}
+    run_workflow([CONFIGS / "inference.yaml"], slides=str(slide), output_dir=str(tmp_path / "maps"), **settings)
+    record = json.loads((tmp_path / "maps" / f"{slide.stem}.json").read_text())
+    assert gate.sha256 in json.dumps(record)
+    computed = record["result"]["computed"]
+    assert 0 < computed["exited"] <= computed["tiles"]
 
 
 def test_pixels_give_what_cached_features_give(calibrate, feature_dir):
