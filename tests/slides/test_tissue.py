@@ -144,6 +144,19 @@ def test_a_region_that_cannot_be_decoded_is_looked_at_and_the_rest_is_as_it_was(
     assert (found.mask == whole.mask)[~near].all()
 
 
+def test_a_broken_tile_of_a_level_that_is_resampled_costs_itself_only(tmp_path, write_tiff, make_texture):
+    path = write_tiff(tmp_path / "a.tif", [make_texture(1024, 512)], mpp=4.0)
+    break_tile(path, 0, 1)  # x 256 to 511, y 0 to 255: at 8 um 128 to 255 and 0 to 127, and one pixel around
+    found = tissue_mask(open_slide(path), mpp=8.0, tolerant=True, method="paper")
+    assert found.mask.shape == (256, 512)
+    assert len(found.unreadable) == 1
+    assert found.mask[:129, 127:257].all()
+    good = tissue_mask(open_slide(write_tiff(tmp_path / "b.tif", [make_texture(1024, 512)], mpp=4.0)), method="paper")
+    near = np.zeros_like(good.mask)
+    near[: 129 + 4, 127 - 4 : 257 + 4] = True  # closed with a square of four
+    assert (found.mask == good.mask)[~near].all()
+
+
 @pytest.mark.parametrize("tolerant", [True, False])
 def test_a_slide_of_which_nothing_can_be_decoded(tmp_path, write_tiff, make_texture, tolerant):
     path = write_tiff(tmp_path / "a.tif", [make_texture(512, 256)], mpp=4.0)

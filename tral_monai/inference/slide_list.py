@@ -48,7 +48,9 @@ class SlideListDataset(Dataset[dict[str, Any]]):
             rest = dict(entry) if isinstance(entry, Mapping) else {"image": entry}
             if "image" not in rest:
                 raise ConfigError(f"a slide's entry must have the key 'image', but has {sorted(rest)}")
-            for path in _expand(os.fspath(rest["image"]), suffixes):
+            # A file goes before links to it, whatever the folder's order: its name is that of the results.
+            slides = sorted(_expand(os.fspath(rest["image"]), suffixes), key=lambda path: (path.is_symlink(), path))
+            for path in slides:
                 found.setdefault(path.resolve(), {**rest, "image": str(path)})
         self.data = [found[path] for path in sorted(found)]
         _check_names(self.data)

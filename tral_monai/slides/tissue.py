@@ -14,6 +14,7 @@ from scipy import ndimage
 from tral_monai.errors import ConfigError, SlideReadError
 from tral_monai.slides.backend import RGB, WHITE, TileSource, read_window
 from tral_monai.slides.magnification import resolve
+from tral_monai.slides.resample import ResampledTiles
 from tral_monai.slides.slide import Slide
 
 Mask = NDArray[np.bool_]
@@ -135,23 +136,32 @@ def _read(source: TileSource, width: int, height: int, tolerant: bool) -> tuple[
     """Return the whole source with white where it cannot be decoded, where that is, and why."""
     unknown = np.zeros((height, width), bool)
     messages: dict[str, None] = {}
-    tile_w, tile_h = source.tile_size
+    # Of a resampled source, the tiles of the file are what decodes or not: one of its own tiles may hold many of them.
+    level, ratio = (source.inner, source.ratio) if isinstance(source, ResampledTiles) else (source, 1.0)
     read = 0
 
-    def tile(column: int, row: int) -> RGB:
+    def level_tile(column: int, row: int) -> RGB:
         nonlocal read
         try:
-            pixels = source.read_tile(column, row)
+            pixels = level.read_tile(column, row)
         except SlideReadError as error:
             if not tolerant:
                 raise
             messages[str(error)] = None
-            unknown[row * tile_h : (row + 1) * tile_h, column * tile_w : (column + 1) * tile_w] = True
+            tile_w, tile_h = level.tile_size
+            reach = 0 if level is source else 1  # pixels that the resampling filter mixes in
+            x0, y0 = math.floor(column * tile_w / ratio) - reach, math.floor(row * tile_h / ratio) - reach
+            x1, y1 = math.ceil((column + 1) * tile_w / ratio) + reach, math.ceil((row + 1) * tile_h / ratio) + reach
+            unknown[max(y0, 0) : y1, max(x0, 0) : x1] = True
             return np.full((tile_h, tile_w, 3), WHITE, np.uint8)
         read += 1
         return pixels
 
-    image = read_window(source, 0, 0, width, height, tile=tile)
+    def resampled_tile(column: int, row: int) -> RGB:
+        assert isinstance(source, ResampledTiles)
+        return source.read_tile(column, row, tile=level_tile)
+
+    image = read_window(source, 0, 0, width, height, tile=level_tile if level is source else resampled_tile)
     if messages and not read:
         raise SlideReadError(next(iter(messages)))
     return image, unknown, tuple(messages)
