@@ -71,5 +71,5 @@ def _timeless(value: Any) -> Any:
 
 def finished(folder: Path) -> dict[str, int]:
     """Stems of the slides that a run would call finished, and when their records were written (ns)."""
-    records = folder.glob("*.json") if folder.is_dir() else []
-    return {path.stem: path.stat().st_mtime_ns for path in records}
+    files = folder.glob("*.json") if folder.is_dir() else []
+    return {path.stem: path.stat().st_mtime_ns for path in files if not path.name.startswith(".part-")}
