@@ -22,7 +22,7 @@ from tral_monai.slides.slide import open_slide
 from tral_monai.slides.triplets import TripletReader
 
 _CLASSES = ("Carcinoma", "Stroma", "Muscle", "Blood", "Damaged")
-_TRAINED_ON = 160
+_TRAINED_ON = 96
 _STEPS = 60
 
 
