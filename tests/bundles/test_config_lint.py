@@ -154,7 +154,7 @@ def test_active_learning_overrides_what_train_yaml_has(bundle: Bundle):
 )
 def test_a_constant_means_the_same_everywhere(name, other, bundle: Bundle):
     ours, theirs = constants(bundle.config_folder / name), constants(bundle.config_folder / other)
-    shared = set(ours) & set(theirs) - OWN
+    shared = set(ours) & set(theirs) - OWN - ({"num_workers"} if name == "inference.yaml" else set())  # threads there
     assert {key: ours[key] for key in shared} == {key: theirs[key] for key in shared}
 
 

@@ -8,6 +8,8 @@ from tests.inference.colour_slides import ColourNet
 from tral_monai.errors import ConfigError
 from tral_monai.inference.choose_tile_model import choose_tile_model
 from tral_monai.inference.dense_context_model import DenseContextModel
+from tral_monai.inference.engines.settings import EngineSettings
+from tral_monai.inference.recheck import RecheckedModel
 from tral_monai.inference.tile_model import PerTileModel
 from tral_monai.networks.tri_cnn import TriCNN
 
@@ -21,6 +23,16 @@ def test_a_network_with_dense_context_is_run_on_canvases_unless_an_inferer_runs_
     assert isinstance(choose_tile_model(network), DenseContextModel)
     assert isinstance(choose_tile_model(network, inferer=SimpleInferer()), DenseContextModel)
     assert isinstance(choose_tile_model(network, inferer=SlidingWindowInferer((128, 128))), PerTileModel)
+
+
+def test_half_precision_is_rechecked_unless_the_margin_is_0() -> None:
+    model = choose_tile_model(ColourNet(), engine=EngineSettings(precision="bf16", recheck_margin=0.3))
+    assert isinstance(model, RecheckedModel)
+    assert isinstance(model.fast, PerTileModel)
+    assert (model.margin, model.exact.engine.is_reference) == (0.3, True)
+    assert isinstance(
+        choose_tile_model(ColourNet(), engine=EngineSettings(precision="bf16", recheck_margin=0)), PerTileModel
+    )
 
 
 def test_gate_and_inferer_are_refused() -> None:

@@ -40,6 +40,13 @@ def test_some_scales_and_some_rows() -> None:
     assert on_device.tiles(slice(None), [0]).is_contiguous(memory_format=torch.channels_last)
 
 
+def test_a_part_is_some_of_the_tiles() -> None:
+    ((_, on_device),) = device_blocks([block()], torch.device("cpu"))
+    part = on_device.part(torch.tensor([3, 1]))
+    assert len(part) == 2
+    assert (part.tiles(slice(None)) == on_device.tiles(torch.tensor([3, 1]))).all()
+
+
 def test_on_the_cpu_canvases_are_not_copied() -> None:
     source = block()
     ((_, on_device),) = device_blocks([source], torch.device("cpu"))

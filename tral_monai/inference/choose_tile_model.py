@@ -10,6 +10,7 @@ from monai.inferers.inferer import Inferer, SimpleInferer
 
 from tral_monai.errors import ConfigError
 from tral_monai.inference.engines.settings import EngineSettings
+from tral_monai.inference.recheck import RecheckedModel
 from tral_monai.inference.tile_model import PerTileModel, TileModel
 
 
@@ -34,7 +35,8 @@ def choose_tile_model(
 
     Returns:
         With a gate an ``EarlyExitModel``; of a network with dense context a ``DenseContextModel``, unless an inferer of
-        the user's runs it; else a ``PerTileModel``.
+        the user's runs it; else a ``PerTileModel``. The latter two are in a ``RecheckedModel`` in half precision,
+        unless the engine's ``recheck_margin`` is 0.
 
     Raises:
         CheckpointError: the gate is not of this network.
@@ -50,5 +52,10 @@ def choose_tile_model(
     if getattr(network, "context", "tile") == "dense" and not own_inferer:
         from tral_monai.inference.dense_context_model import DenseContextModel
 
-        return DenseContextModel(network, engine=engine, device=device, batch_size=batch_size)
-    return PerTileModel(network, engine=engine, inferer=inferer, device=device, batch_size=batch_size)
+        model: TileModel = DenseContextModel(network, engine=engine, device=device, batch_size=batch_size)
+    else:
+        model = PerTileModel(network, engine=engine, inferer=inferer, device=device, batch_size=batch_size)
+    if engine is None or engine.precision == "fp32" or not engine.recheck_margin:
+        return model
+    exact = PerTileModel(network, inferer=inferer, device=device, batch_size=batch_size)
+    return RecheckedModel(model, exact, engine.recheck_margin)

@@ -34,6 +34,14 @@ class DeviceBlock:
         """Where the canvases are."""
         return self.canvases[0].device
 
+    def part(self, rows: torch.Tensor) -> DeviceBlock:
+        """Some of the tiles, of the same canvases.
+
+        Args:
+            rows: int64 indices on the CPU.
+        """
+        return DeviceBlock(self.canvases, self.starts_px[:, rows], self.tile_px)
+
     def tiles(self, rows: slice | torch.Tensor, scales: Sequence[int] | None = None) -> torch.Tensor:
         """Cut tiles, the only copy of them that is made.
 

@@ -19,6 +19,7 @@ from tral_monai.errors import CheckpointError, ConfigError
 from tral_monai.inference.agreement import Agreement
 from tral_monai.inference.agreement_check import tile_agreement_check
 from tral_monai.inference.choose_tile_model import choose_tile_model
+from tral_monai.inference.early_exit.early_exit_model import EarlyExitModel
 from tral_monai.inference.engines.settings import EngineSettings
 from tral_monai.inference.map_classes import MapClasses, decide
 from tral_monai.inference.map_grid import MapGrid
@@ -75,7 +76,8 @@ class TissueMapper:
         agreement: how far engine or gate agreed with the network in full precision; None where nothing was compared.
 
     Raises:
-        ConfigError: a setting is out of range, or no class names are known.
+        ConfigError: a setting is out of range, no class names are known, or the gate was calibrated for other rules.
+        CheckpointError: the gate is not of this network.
     """
 
     def __init__(
@@ -146,6 +148,9 @@ class TissueMapper:
         self.keep_probabilities = keep_probabilities
         self.num_workers, self.read_ahead = num_workers, read_ahead
         decide(np.empty((0, len(self.classes.model_classes))), self.classes, **self._thresholds())
+        if early_exit is not None:
+            assert isinstance(self.model, EarlyExitModel)
+            self.model.gate.check_rules(undefined_below=undefined_below, damaged_at_least=damaged_at_least)
 
     @property
     def agreement(self) -> Agreement | None:

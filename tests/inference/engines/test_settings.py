@@ -47,9 +47,10 @@ def test_threads_are_torchs_unless_given() -> None:
     [
         ({"name": "onnx"}, "engine must be one of torch, compile, onnxruntime, openvino, tensorrt, but is 'onnx'"),
         ({"precision": "int8"}, "precision must be one of fp32, bf16, fp16, but is 'int8'"),
-        ({"min_agreement": 1.5}, "min_agreement must be a share between 0 and 1, but is 1.5"),
-        ({"min_agreement": float("nan")}, "min_agreement must be a share"),
-        ({"min_agreement": "0.9"}, "min_agreement must be a share between 0 and 1, but is '0.9'"),
+        ({"min_agreement": 1.5}, "min_agreement must lie between 0 and 1, but is 1.5"),
+        ({"recheck_margin": -0.1}, "recheck_margin must lie between 0 and 1, but is -0.1"),
+        ({"min_agreement": float("nan")}, "min_agreement must lie between 0 and 1"),
+        ({"min_agreement": "0.9"}, "min_agreement must lie between 0 and 1, but is '0.9'"),
         ({"agreement_tiles": 0}, "agreement_tiles must be a whole number of at least 1, but is 0"),
         ({"agreement_tiles": None}, "agreement_tiles must be a whole number of at least 1, but is None"),
         ({"num_threads": 0}, "num_threads must be a whole number of at least 1, but is 0"),

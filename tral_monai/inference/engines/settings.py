@@ -25,6 +25,8 @@ class EngineSettings:
         precision: ``fp32``, ``bf16`` (a CPU with AMX or AVX512-BF16, or a GPU) or ``fp16`` (GPUs only).
         min_agreement: share of the sampled tiles that must get the reference's class, 0 to 1; below it a run stops.
         agreement_tiles: number of tiles that are sampled for that.
+        recheck_margin: in half precision, tiles whose two largest probabilities differ by less than this are classified
+            again in full precision, 0 to 1; 0 for none. Not for detectors.
         num_threads: threads of a CPU engine. None: as many as torch uses, which OMP_NUM_THREADS sets.
         cache_dir: folder for what an engine builds (ONNX files, TensorRT plans), named by a hash of weights and
             settings, so that the next start is quick. None: a temporary folder.
@@ -37,6 +39,7 @@ class EngineSettings:
     precision: Precision = "fp32"
     min_agreement: float = 0.99
     agreement_tiles: int = 128
+    recheck_margin: float = 0.2
     num_threads: int | None = None
     cache_dir: str | os.PathLike[str] | None = None
 
@@ -45,8 +48,10 @@ class EngineSettings:
             raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, but is {self.name!r}")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, but is {self.precision!r}")
-        if isinstance(self.min_agreement, str) or not 0.0 <= self.min_agreement <= 1.0:
-            raise ConfigError(f"min_agreement must be a share between 0 and 1, but is {self.min_agreement!r}")
+        for name in ("min_agreement", "recheck_margin"):
+            share = getattr(self, name)
+            if isinstance(share, str) or not 0.0 <= share <= 1.0:
+                raise ConfigError(f"{name} must lie between 0 and 1, but is {share!r}")
         for name in ("agreement_tiles", "num_threads"):
             value = getattr(self, name)
             if value is None and name == "num_threads":
