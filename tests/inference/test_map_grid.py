@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.inference.colour_slides import slide_pixels, write_slide
 from tral_monai.annotations.tile_grid import TileGrid
-from tral_monai.errors import ConfigError
+from tral_monai.errors import ConfigError, SlideError
 from tral_monai.inference.map_grid import MapGrid
+from tral_monai.slides.slide import open_slide
 
 
 def test_a_slide_at_40x_by_hand() -> None:
@@ -19,6 +23,29 @@ def test_a_slide_at_40x_by_hand() -> None:
     rows, columns = np.array([0, 1, 1]), np.array([0, 1, 2])
     assert grid.centres_level0(rows, columns).tolist() == [[64, 64], [192, 192], [320, 192]]
     assert grid.cell_areas_px().tolist() == [[128 * 128, 128 * 128, 44 * 128]] * 2
+
+
+@pytest.mark.parametrize(
+    ("mpp", "step"),
+    [
+        (0.25, 128),
+        (0.252, 128),  # level 0 serves as 40x: its own pixels
+        (0.2431, 128 * 0.25 / 0.2431),  # resampled to 40x
+        (0.5, 64),
+    ],
+)
+def test_tiles_touch_as_they_are_read(tmp_path: Path, mpp: float, step: float) -> None:
+    """At 0.252 um per pixel the grid stepped by 126.98 px: tiles overlapped, and dense context shared nothing."""
+    path = write_slide(tmp_path / "s.tif", slide_pixels(("SS",)), mpp=mpp)
+    with open_slide(path) as slide:
+        assert MapGrid.of_slide(slide).step_level0 == pytest.approx(step)
+        assert MapGrid.of_slide(slide, stride_px=32).step_level0 == pytest.approx(step / 4)
+
+
+def test_pixels_larger_than_tiles_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "s.tif", slide_pixels(("SS",)))
+    with open_slide(path, mpp=40) as slide, pytest.raises(SlideError, match=r"s\.tif: with 40 um per pixel.*--mpp"):
+        MapGrid.of_slide(slide)
 
 
 def test_a_fractional_step_is_rounded_once_and_shared() -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tral_monai.annotations.tile_grid import tile_centres
-from tral_monai.errors import ConfigError
+from tral_monai.errors import ConfigError, SlideError
+from tral_monai.slides.magnification import TILE_PX, magnification_to_mpp, resolve
+from tral_monai.slides.slide import Slide
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,29 @@ class MapGrid:
             raise ConfigError(f"a grid needs a slide with an area, but its dimensions are {self.dimensions}")
         if not (math.isfinite(self.step_level0) and self.step_level0 >= 1.0):
             raise ConfigError(f"step_level0 must be at least one pixel, but is {self.step_level0}")
+
+    @classmethod
+    def of_slide(cls, slide: Slide, *, stride_px: int = TILE_PX) -> MapGrid:
+        """The grid whose step is so many pixels at 40x as the slide is read there.
+
+        Where a level serves as 40x that is 1 % off, its own pixels count: tiles then touch exactly, and those at 10x
+        and 2.5x start at the same distances all over the slide, which dense context needs to share their pixels.
+
+        Args:
+            slide: an open slide.
+            stride_px: pixels at 40x.
+
+        Raises:
+            SlideError: its pixels are larger than that.
+        """
+        asked = magnification_to_mpp(40.0) / slide.mpp
+        step = stride_px * resolve(slide.level_downsamples, asked).downsample
+        if step < 1.0:
+            raise SlideError(
+                f"{slide.name}: with {slide.mpp:g} um per pixel, {stride_px} px at 40x are less than one pixel of the "
+                "slide; check its micrometres per pixel (--mpp)"
+            )
+        return cls(slide.dimensions, step)
 
     @property
     def shape(self) -> tuple[int, int]:

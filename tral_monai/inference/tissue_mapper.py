@@ -208,13 +208,14 @@ class TissueMapper:
         Raises:
             AgreementError: the engine or the gate disagrees with the network on too many tiles.
             ConfigError: the region is empty, or lies outside of the slide.
+            SlideError: the slide's pixels are too coarse for a single tile.
             SlideReadError: the tissue mask, or every single tile, cannot be read.
             CheckpointError: the network's output does not have one finite logit per class.
         """
         window = SlideWindow(region_level0, slide.dimensions)
         started = time.perf_counter()
         seconds = dict.fromkeys(("mask", "model", "wait_for_pixels", "total"), 0.0)
-        grid = MapGrid(dimensions=slide.dimensions, step_level0=level0_per_tile(slide.mpp, tile_px=self.stride_px))
+        grid = MapGrid.of_slide(slide, stride_px=self.stride_px)
         rows, columns = self._tissue_cells(slide, grid, window, mask)
         seconds["mask"] = time.perf_counter() - started
 

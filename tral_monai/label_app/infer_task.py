@@ -28,7 +28,6 @@ from tral_monai.label_app.wsi_request import WsiRequest, output_of, parse_wsi_re
 from tral_monai.label_app.wsi_result import Shapes, WsiResult, joined_map, nucleus_shapes, tissue_names, tissue_shapes
 from tral_monai.rounds.regions.site import TaskSite
 from tral_monai.rounds.regions.slide_grid import is_field
-from tral_monai.slides.magnification import level0_per_tile
 from tral_monai.slides.slide import Slide
 
 logger = logging.getLogger(__name__)
@@ -149,7 +148,7 @@ class SiteInferTask(InferTask):
             mapper = self._mapper(network, wanted.options, slide)
             tissue = self._task.name == "tissue"
             if tissue:
-                _check_size(regions, MapGrid(dimensions, level0_per_tile(slide.mpp, tile_px=mapper.stride_px)))
+                _check_size(regions, MapGrid.of_slide(slide, stride_px=mapper.stride_px))
             with self._alone(slide.name) as report:
                 mask = self._masks.mask(path, slide, mapper) if tissue or mapper.uses_mask(slide) else None
                 ready = time.perf_counter()
@@ -184,8 +183,6 @@ class SiteInferTask(InferTask):
 
     def _network(self) -> Any:
         """The network of the current model, read again once its file has changed."""
-        from tral_monai.networks.checkpoint import load_checkpoint
-
         current = self._task.current_model
         if current is None:
             name = self._task.name
@@ -202,9 +199,9 @@ class SiteInferTask(InferTask):
 
                     network: Any = load_detector(current, map_location=self._task.device)
                 else:
-                    from tral_monai.networks.tri_cnn import TriCNN
+                    from tral_monai.inference.load_network import load_tissue_network
 
-                    network = load_checkpoint(current, map_location=self._task.device, expect=TriCNN)
+                    network = load_tissue_network(current, map_location=self._task.device)
                 self._loaded = (key, network)
             return self._loaded[1]
 

@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from tral_monai.errors import SlideOpenError
 from tral_monai.slides.backend import Backend
-from tral_monai.slides.cucim_backend import CuCIMBackend, cucim_unavailable
+from tral_monai.slides.cucim_backend import CuCIMBackend
 from tral_monai.slides.image_backend import SUFFIXES, ImageBackend
 from tral_monai.slides.openslide_backend import OpenSlideBackend
 from tral_monai.slides.tiff_backend import TiffBackend
-from tral_monai.slides.tiff_pyramid import NotDirectError, vendor
+from tral_monai.slides.tiff_pyramid import NotDirectError
 
 BackendName = Literal["auto", "tiff", "cucim", "openslide", "image"]
 
@@ -29,7 +26,7 @@ BACKENDS: dict[str, Callable[[Path], Backend]] = {
 
 
 def open_backend(path: Path, name: str) -> Backend:
-    """Open a file with the backend of that name ("auto": the fastest that reads it).
+    """Open a file with the backend of that name ("auto": the fastest that reads it and reports damage).
 
     Raises:
         SlideOpenError: No such file, an unknown backend, a format that it cannot read, or a damaged file.
@@ -54,34 +51,10 @@ def _open_auto(path: Path) -> Backend:
         return TiffBackend(path)
     except NotDirectError:
         pass  # a slide of another kind
+    # Not cuCIM, though it is faster: a tile that does not decode comes back from it as arbitrary pixels, without a word.
     try:
-        opened = OpenSlideBackend(path)
+        return OpenSlideBackend(path)
     except SlideOpenError:
         if path.suffix.lower() not in SUFFIXES:
             raise
         return ImageBackend(path)
-    # Of what is not decoded directly, these are the kinds that cuCIM reads.
-    return _prefer_cucim(path, opened) if vendor(path) in ("aperio", "philips") else opened
-
-
-def _prefer_cucim(path: Path, opened: OpenSlideBackend) -> Backend:
-    """Return cuCIM's reader of a file that OpenSlide reads too, where cuCIM works and sees the same levels."""
-    reason = cucim_unavailable()
-    if reason is not None:
-        if importlib.util.find_spec("cucim") is not None:
-            _warn_once(reason)
-        return opened
-    try:
-        preferred = CuCIMBackend(path)
-    except SlideOpenError:
-        return opened
-    if preferred.level_dimensions != opened.level_dimensions:
-        preferred.close()
-        return opened
-    opened.close()
-    return preferred
-
-
-@functools.cache
-def _warn_once(reason: str) -> None:
-    warnings.warn(f"slides are read through OpenSlide instead of cuCIM: {reason}", RuntimeWarning, stacklevel=2)
