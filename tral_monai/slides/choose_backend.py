@@ -51,7 +51,7 @@ def _open_auto(path: Path) -> Backend:
         return TiffBackend(path)
     except NotDirectError:
         pass  # a slide of another kind
-    # Not cuCIM, though it is faster: a tile that does not decode comes back from it as arbitrary pixels, without a word.
+    # Not cuCIM, though it is faster: it gives arbitrary pixels for a tile that does not decode, instead of an error.
     try:
         return OpenSlideBackend(path)
     except SlideOpenError:

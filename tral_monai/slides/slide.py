@@ -17,6 +17,10 @@ from tral_monai.slides.choose_backend import BackendName, open_backend
 from tral_monai.slides.magnification import level_downsamples, magnification_to_mpp, mpp_to_magnification, resolve
 from tral_monai.slides.mpp import choose_mpp
 from tral_monai.slides.resample import ResampledTiles
+from tral_monai.slides.tile_cache import TileCache
+from tral_monai.slides.tile_decoder import TileDecoder
+
+_OVERVIEW_CACHE_BYTES = 64 << 20  # tiles of the file that neighbouring resampled tiles share
 
 
 def open_slide(path: str | os.PathLike[str], backend: BackendName = "auto", mpp: float | None = None) -> Slide:
@@ -154,14 +158,17 @@ class Slide:
         resolution = resolve(self.level_downsamples, downsample)
         width, height = (max(min(round(side / resolution.downsample), max_px), 1) for side in self.dimensions)
         source = self.source(downsample)
+        decoder = TileDecoder(self, TileCache(_OVERVIEW_CACHE_BYTES))
 
-        def tile_or_grey(column: int, row: int) -> RGB:
+        def tile(column: int, row: int) -> RGB:
             try:
-                return source.read_tile(column, row)
+                return decoder.tile(source, column, row)
             except SlideReadError:
+                if missing is None:
+                    raise
                 return np.full((source.tile_size[1], source.tile_size[0], 3), missing, np.uint8)
 
-        return read_window(source, 0, 0, width, height, tile=None if missing is None else tile_or_grey)
+        return read_window(source, 0, 0, width, height, tile=tile)
 
     def close(self) -> None:
         """Close the file."""

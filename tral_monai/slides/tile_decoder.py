@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tral_monai.slides.backend import RGB, TileSource
 from tral_monai.slides.resample import ResampledTiles
-from tral_monai.slides.slide import Slide
 from tral_monai.slides.tile_cache import TileCache
 from tral_monai.slides.tile_pieces import Tile
+
+if TYPE_CHECKING:
+    from tral_monai.slides.slide import Slide
 
 Map = Callable[[Callable[[Tile], RGB], Iterable[Tile]], Iterable[RGB]]
 
@@ -28,6 +30,10 @@ class TileDecoder:
         self._key: tuple[Any, ...] = (slide.path, slide.backend_name)
         self._cache = cache
         self._map = in_order
+
+    def tile(self, source: TileSource, column: int, row: int) -> RGB:
+        """Return one tile that will not be asked for again; see `decoded`."""
+        return self.decoded(source, [(column, row)], [False])[0]
 
     def decoded(self, source: TileSource, tiles: Sequence[Tile], keep: Sequence[bool]) -> list[RGB]:
         """Return tiles from the cache or decoded.

@@ -16,6 +16,7 @@ from tral_monai.slides.backend import RGB, WHITE, TileSource, read_window
 from tral_monai.slides.magnification import resolve
 from tral_monai.slides.resample import ResampledTiles
 from tral_monai.slides.slide import Slide
+from tral_monai.slides.tile_cache import TileCache
 
 Mask = NDArray[np.bool_]
 
@@ -25,6 +26,7 @@ MIN_OBJECT_UM2 = 10_000.0
 MAX_HOLE_UM2 = 150_000.0
 """Smaller holes are lumina and vessels, which belong to the tissue around them."""
 
+_CACHE_BYTES = 64 << 20
 _PAPER_MAX_GREEN = 250
 _PAPER_CLOSING_PX = 4
 _MIN_OD = 0.04  # stitched fields of glass differ by up to 0.03; fat between its strands has 0.04 to 0.08
@@ -139,9 +141,13 @@ def _read(source: TileSource, width: int, height: int, tolerant: bool) -> tuple[
     # Of a resampled source, the tiles of the file are what decodes or not: one of its own tiles may hold many of them.
     level, ratio = (source.inner, source.ratio) if isinstance(source, ResampledTiles) else (source, 1.0)
     read = 0
+    cache = TileCache(_CACHE_BYTES)
 
     def level_tile(column: int, row: int) -> RGB:
         nonlocal read
+        known = cache.get((column, row))
+        if known is not None:
+            return known
         try:
             pixels = level.read_tile(column, row)
         except SlideReadError as error:
@@ -153,8 +159,11 @@ def _read(source: TileSource, width: int, height: int, tolerant: bool) -> tuple[
             x0, y0 = math.floor(column * tile_w / ratio) - reach, math.floor(row * tile_h / ratio) - reach
             x1, y1 = math.ceil((column + 1) * tile_w / ratio) + reach, math.ceil((row + 1) * tile_h / ratio) + reach
             unknown[max(y0, 0) : y1, max(x0, 0) : x1] = True
-            return np.full((tile_h, tile_w, 3), WHITE, np.uint8)
-        read += 1
+            pixels = np.full((tile_h, tile_w, 3), WHITE, np.uint8)
+        else:
+            read += 1
+        if level is not source:  # neighbouring resampled tiles share tiles of the file
+            cache.put((column, row), pixels)
         return pixels
 
     def resampled_tile(column: int, row: int) -> RGB:
