@@ -40,9 +40,7 @@ def test_a_slide_of_which_nothing_can_be_decoded_is_an_error(tmp_path: Path) -> 
         break_tile(path, 0, tile)
     with open_slide(path) as slide, InferencePlan(CanvasReader(slide), CENTRES, device=CPU) as plan:
         assert list(plan) == []
-        with pytest.raises(
-            SlideReadError, match=r"s\.tif: none of the 192 tiles .*; s\.tif: tile at level 0"
-        ):
+        with pytest.raises(SlideReadError, match=r"s\.tif: none of the 192 tiles .*; s\.tif: tile at level 0"):
             plan.failed()
 
 
