@@ -43,7 +43,7 @@ class DeviceBlock:
         return DeviceBlock(self.canvases, self.starts_px[:, rows], self.tile_px)
 
     def tiles(self, rows: slice | torch.Tensor, scales: Sequence[int] | None = None) -> torch.Tensor:
-        """Cut tiles, the only copy of them that is made.
+        """Cut tiles: one copy, and with several magnifications a second that brings the channels to the front.
 
         Args:
             rows: which tiles; a slice, or int64 indices on the CPU.
