@@ -21,8 +21,8 @@ from tral_monai.slides.canvases import CanvasBlock, CanvasReader
 class InferencePlan:
     """Brings the tiles around some centres to the device, block by block; a context manager that stops its threads.
 
-    At most ``num_workers + read_ahead + 1`` blocks are in memory, on a GPU one more, whatever the slide's size. The order of the blocks
-    depends on the centres only. Tiles that cannot be decoded are left out and remembered.
+    At most ``num_workers + read_ahead + 1`` blocks are in memory, on a GPU one more, whatever the slide's size. The
+    order of the blocks depends on the centres only. Tiles that cannot be decoded are left out and remembered.
 
     Args:
         reader: of the slide.
