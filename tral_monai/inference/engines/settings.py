@@ -23,7 +23,8 @@ class EngineSettings:
         name: ``torch``; ``compile`` (torch.compile); ``onnxruntime`` and ``openvino`` on a CPU; ``tensorrt`` on an
             NVIDIA GPU.
         precision: ``fp32``, ``bf16`` (a CPU with AMX or AVX512-BF16, or a GPU) or ``fp16`` (GPUs only).
-        min_agreement: share of the sampled tiles that must get the reference's class, 0 to 1; below it a run stops.
+        min_agreement: share of the sampled tiles that must get the reference's value in the map, 0 to 1; below it a run
+            stops. None: 0.99, or what an exit gate was calibrated for.
         agreement_tiles: number of tiles that are sampled for that.
         recheck_margin: in half precision, tiles whose two largest probabilities differ by less than this are classified
             again in full precision, 0 to 1; 0 for none. Not for detectors.
@@ -37,7 +38,7 @@ class EngineSettings:
 
     name: EngineName = "torch"
     precision: Precision = "fp32"
-    min_agreement: float = 0.99
+    min_agreement: float | None = None
     agreement_tiles: int = 128
     recheck_margin: float = 0.2
     num_threads: int | None = None
@@ -50,7 +51,9 @@ class EngineSettings:
             raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, but is {self.precision!r}")
         for name in ("min_agreement", "recheck_margin"):
             share = getattr(self, name)
-            if isinstance(share, str) or not 0.0 <= share <= 1.0:
+            if share is None and name == "min_agreement":
+                continue
+            if share is None or isinstance(share, str) or not 0.0 <= share <= 1.0:
                 raise ConfigError(f"{name} must lie between 0 and 1, but is {share!r}")
         for name in ("agreement_tiles", "num_threads"):
             value = getattr(self, name)
