@@ -300,13 +300,18 @@ class TissueMapper:
         self, slide: Slide, grid: MapGrid, window: SlideWindow, mask: TissueMask | None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Rows and columns of the window's cells with enough tissue, in reading order."""
-        row, column = (indices.ravel() for indices in np.indices(grid.shape))
-        inside = window.holds(grid.centres_level0(row, column))
-        row, column = row[inside], column[inside]
         tile_level0 = level0_per_tile(slide.mpp, tile_px=self.tile_px)
         mask = self.tissue_mask(slide) if mask is None else mask
-        covered = mask.coverage(grid.centres_level0(row, column), tile_level0) >= self.min_tissue_coverage
-        return row[covered], column[covered]
+        rows, columns = grid.shape
+        enough = np.zeros(grid.shape, bool)
+        step = max((1 << 16) // columns, 1)  # some rows at a time, as each cell takes hundreds of bytes meanwhile
+        for start in range(0, rows, step):
+            part = enough[start : start + step]
+            centres = grid.centres_level0(*(i.ravel() for i in np.mgrid[start : start + len(part), :columns]))
+            inside = window.holds(centres)
+            part[inside.reshape(part.shape)] = mask.coverage(centres[inside], tile_level0) >= self.min_tissue_coverage
+        row, column = np.nonzero(enough)
+        return row, column
 
     @contextlib.contextmanager
     def _ready_network(self) -> Iterator[None]:

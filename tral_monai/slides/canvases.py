@@ -229,4 +229,4 @@ class CanvasReader:
                 f"{self.slide.name}: centres must be integers (n, 2), x and y in level-0 pixels, "
                 f"got {centres.dtype} {centres.shape}"
             )
-        return centres.astype(np.int64)
+        return centres.astype(np.int64, copy=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +27,8 @@ MAX_HOLE_UM2 = 150_000.0
 """Smaller holes are lumina and vessels, which belong to the tissue around them."""
 
 _CACHE_BYTES = 64 << 20
+_BAND_ROWS = 128  # of the mask, for its summed areas
+_CHUNK = 1 << 16  # squares whose coverage is computed at once, at 150 bytes each
 _PAPER_MAX_GREEN = 250
 _PAPER_CLOSING_PX = 4
 _MIN_OD = 0.04  # stitched fields of glass differ by up to 0.03; fat between its strands has 0.04 to 0.08
@@ -69,15 +71,37 @@ class TissueMask:
         """
         if not size_level0 > 0:
             raise ConfigError(f"size_level0 must be positive, got {size_level0}")
-        centres = np.asarray(centres_xy_level0, np.float64).reshape(-1, 2)
-        area = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1))
-        area[1:, 1:] = self.mask.cumsum(0).cumsum(1)
+        centres = np.asarray(centres_xy_level0).reshape(-1, 2)
+        covered = np.zeros(len(centres))
+        # Summed areas of one band of the mask's rows at a time. Bands are places on the slide, so that what a square
+        # gets does not depend on which others are asked for, not even in its last digit.
+        reach = size_level0 / 2 / self.downsample_level0 + 1
+        rows = max(_BAND_ROWS, math.ceil(reach))
+        last = self.mask.shape[0] // rows + 1
+        band = np.clip(centres[:, 1] // (rows * self.downsample_level0), -1, last).astype(np.int32)
+        order = np.argsort(band, kind="stable")
+        ends = np.cumsum(np.bincount(band + 1, minlength=last + 2))
+        for number, (start, end) in enumerate(zip((0, *ends[:-1]), ends, strict=True), start=-1):
+            if start < end:
+                first = min(max(math.floor(number * rows - reach), 0), self.mask.shape[0])
+                area = _summed(self.mask[first : math.ceil((number + 1) * rows + reach) if number < last else None])
+                for some in np.array_split(order[start:end], -(-(end - start) // _CHUNK)):
+                    covered[some] = self._covered(area, first, centres[some], size_level0)
+        return covered
+
+    def _covered(
+        self, area: NDArray[np.int32], first: int, centres: NDArray[Any], size_level0: float
+    ) -> NDArray[np.float64]:
+        """Return the coverage around (n, 2) centres, given the summed areas of the mask's rows from `first` on."""
         low = (centres - size_level0 / 2) / self.downsample_level0
         high = (centres + size_level0 / 2) / self.downsample_level0
+        for y in (low[:, 1], high[:, 1]):
+            np.clip(y, 0, self.mask.shape[0], out=y)
+            y -= first
 
         def up_to(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
             # Between pixel corners the area is bilinear, so this is exact and not an approximation.
-            return np.asarray(ndimage.map_coordinates(area, (y, x), order=1, mode="nearest"), np.float64)
+            return np.asarray(ndimage.map_coordinates(area, (y, x), output=np.float64, order=1, mode="nearest"))
 
         inside = (
             up_to(high[:, 0], high[:, 1])
@@ -86,6 +110,13 @@ class TissueMask:
             + up_to(low[:, 0], low[:, 1])
         )
         return np.clip(inside * (self.downsample_level0 / size_level0) ** 2, 0.0, 1.0)
+
+
+def _summed(mask: Mask) -> NDArray[np.int32]:
+    """Return how many pixels are True above and left of every pixel corner."""
+    area = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32)
+    np.cumsum(mask, axis=0, dtype=np.int32, out=area[1:, 1:])
+    return np.cumsum(area, axis=1, out=area)
 
 
 def tissue_mask(
