@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tral_monai.atomic_file import atomic_folder, atomic_path, prepare_folder, remove_half_written
+from tral_monai.atomic_file import atomic_folder, atomic_path, prepare_folder, remove_half_written, temporary_path
 from tral_monai.errors import ConfigError, OutputError
 
 
@@ -88,8 +88,10 @@ def test_a_folder_is_made_with_its_parents(tmp_path: Path) -> None:
 
 
 def test_only_the_slides_own_half_written_files_are_removed(tmp_path: Path) -> None:
-    keep = [".part-1-other.geojson", "s[1].geojson", ".part-1-s[1]2.json"]
-    for name in [*keep, ".part-1-s[1].geojson", ".part-2-s[1]_classes.png"]:
+    token = "0123456789ab"
+    keep = [f".part-{token}-{rest}" for rest in ("other.geojson", "s[1]2.json", "b-s[1].json", "s1.json")]
+    keep += ["s[1].geojson", ".part-1-s[1].geojson"]  # the second is nothing that temporary_path() names
+    for name in [*keep, f".part-{token}-s[1].geojson", temporary_path(tmp_path / "s[1]_classes.png").name]:
         (tmp_path / name).write_text("")
     remove_half_written(tmp_path, "s[1]")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(keep)

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tral_monai.errors import ConfigError, OutputError
+
+_TOKEN_LENGTH = 12  # hexadecimal digits in the name of what is not whole yet
 
 
 @contextlib.contextmanager
@@ -79,7 +81,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 def temporary_path(path: str | os.PathLike[str]) -> Path:
     """A new name beside ``path`` for what is not whole yet; :func:`remove_half_written` knows it. Makes no file."""
     target = Path(path)
-    return target.with_name(f".part-{uuid.uuid4().hex[:12]}-{target.name}")
+    return target.with_name(f".part-{uuid.uuid4().hex[:_TOKEN_LENGTH]}-{target.name}")
 
 
 @contextlib.contextmanager
@@ -135,7 +137,9 @@ def remove_half_written(folder: str | os.PathLike[str], stem: str) -> None:
         folder: the output folder.
         stem: first part of the file names, such as a slide's name without its suffix.
     """
-    for left in Path(folder).glob(f".part-*-{glob.escape(stem)}[._]*"):
+    # Exactly as temporary_path() names them: a slide "a" must not lose what another run is writing of a slide "b-a".
+    named = re.compile(rf"\.part-[0-9a-f]{{{_TOKEN_LENGTH}}}-{re.escape(stem)}[._].*", re.DOTALL)
+    for left in [path for path in Path(folder).iterdir() if named.fullmatch(path.name)]:
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left)
         else:

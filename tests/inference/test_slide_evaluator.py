@@ -17,9 +17,11 @@ from monai.handlers import CheckpointLoader, StatsHandler
 from torch.utils.data import DataLoader
 
 from tests.inference.colour_slides import PATTERN, ColourNet, slide_pixels, write_slide
-from tral_monai.errors import CheckpointError, ConfigError, OutputError, SlideError
+from tral_monai.errors import AgreementError, CheckpointError, ConfigError, OutputError, SlideError
 from tral_monai.inference.areas import AreasWriter
 from tral_monai.inference.class_map_png import ClassMapWriter, read_class_map
+from tral_monai.inference.device_block import DeviceBlock
+from tral_monai.inference.engines.settings import EngineSettings
 from tral_monai.inference.geojson_writer import GeoJSONWriter
 from tral_monai.inference.mapped_tiles import MappedTiles
 from tral_monai.inference.overlay import OverlayWriter
@@ -27,6 +29,7 @@ from tral_monai.inference.provenance import ProvenanceWriter
 from tral_monai.inference.slide_evaluator import SlideEvaluator
 from tral_monai.inference.slide_list import SlideListDataset
 from tral_monai.inference.slide_writer import SlideEvents
+from tral_monai.inference.tile_model import PerTileModel, TileOutputs
 from tral_monai.inference.tissue_mapper import TissueMapper
 
 SMALL = tuple(row[2:8] for row in PATTERN[2:8])  # 6 x 6 tiles: quick
@@ -137,7 +140,7 @@ def test_killed_while_writing_leaves_nothing_that_looks_finished(slides: Path, t
     run.add_event_handler(SlideEvents.MAPPED, kill)  # after all writers, before the record
     with pytest.raises(Killed):
         run.run()
-    (output / ".part-77-a.geojson").write_text("half")
+    (output / ".part-0123456789ab-a.geojson").write_text("half")
     assert not list(output.glob("*.json"))
     again = evaluator(slides, output)
     again.run()
@@ -234,8 +237,91 @@ def test_an_unexpected_error_of_one_slide_does_not_end_the_run(
     run = evaluator(slides, tmp_path / "maps", mapper=TissueMapper(Fragile(), tissue_method="paper"))
     run.run()
     assert statuses(run) == {"a.tif": "failed", "b.1.tif": "mapped"}
-    assert run.results[0].error == "a.tif: ZeroDivisionError: first batch"
+    assert run.results[0].error == "a.tif: ZeroDivisionError: first batch; see the log"
     assert "Traceback" in caplog.text
+
+
+class Raising(ColourNet):
+    """Raises on the first batch of the given slide (0 is the first)."""
+
+    def __init__(self, error: Exception, slide: int = 0) -> None:
+        super().__init__()
+        self.error, self.calls_left = error, slide
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.calls_left -= 1  # a slide of 24 tiles is one batch
+        if self.calls_left < 0:
+            raise self.error
+        return super().forward(image)
+
+
+def test_an_unexpected_message_with_a_folder_is_for_the_log_only(
+    slides: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = Raising(ValueError("cannot map /home/x/y"))
+    run = evaluator(slides, tmp_path / "maps", mapper=TissueMapper(network, tissue_method="paper"), fail_on="never")
+    run.run()
+    assert [result.error for result in run.results] == [
+        f"{name}: ValueError; see the log" for name in ("a.tif", "b.1.tif")
+    ]
+    table = (tmp_path / "maps" / "areas.csv").read_text()
+    assert "a.tif: ValueError; see the log" in table
+    assert "home" not in table
+    assert "cannot map /home/x/y" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.cuda.OutOfMemoryError("CUDA out of memory."), MemoryError(), "torch on a CPU"],
+    ids=["gpu", "python", "torch on a CPU"],
+)
+def test_a_lack_of_memory_ends_the_run_with_what_to_lower(slides: Path, tmp_path: Path, error: Any) -> None:
+    if isinstance(error, str):
+        with pytest.raises(RuntimeError) as caught:
+            torch.empty(1 << 50)
+        error = caught.value
+    network = Raising(error, slide=1)
+    run = evaluator(slides, tmp_path / "maps", mapper=TissueMapper(network, tissue_method="paper"), fail_on="never")
+    with pytest.raises(
+        ConfigError, match=r"memory is used up .* at b\.1\.tif\); lower predict_batch_size or num_workers"
+    ):
+        run.run()
+    assert [path.name for path in (tmp_path / "maps").glob("*.json")] == ["a.json"]
+
+
+class Flipped:
+    """A fast way to run a network that gives the last class for the first, from the second slide on."""
+
+    def __init__(self, network: torch.nn.Module, right_tiles: int) -> None:
+        self.network, self.right_tiles, self.exact = network, right_tiles, PerTileModel(network)
+
+    def settings(self) -> dict[str, Any]:
+        return {"engine": "flipped"}
+
+    def runtime(self) -> dict[str, Any]:
+        return {}
+
+    def __call__(self, block: DeviceBlock, *, want_features: bool = False, done: Any) -> TileOutputs:
+        logits = self.exact(block, done=done).logits
+        self.right_tiles -= len(logits)
+        return TileOutputs(logits if self.right_tiles >= 0 else logits.flip(1))
+
+
+def test_an_engine_that_disagrees_ends_the_run_and_earlier_slides_stay(
+    slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose(network: torch.nn.Module, **settings: Any) -> Flipped:
+        return Flipped(network, right_tiles=2 * 24)  # compared and mapped: the first slide
+
+    monkeypatch.setattr("tral_monai.inference.tissue_mapper.choose_tile_model", choose)
+    mapper = TissueMapper(ColourNet(), tissue_method="paper", engine=EngineSettings(agreement_tiles=48))
+    run = evaluator(slides, tmp_path / "maps", mapper=mapper, fail_on="never")
+    with pytest.raises(AgreementError, match="gives the class of torch fp32 on 24 of 48 sampled tiles"):
+        run.run()
+    assert statuses(run) == {"a.tif": "mapped"}
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {*(f"a{end}" for end in SUFFIXES), "areas.csv"}
+    record = json.loads((tmp_path / "maps" / "a.json").read_text())
+    assert record["runtime"]["agreement"]["tiles"] == 24
 
 
 def test_a_full_disk_ends_the_run(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,6 +412,24 @@ def test_a_run_can_be_repeated_with_other_weights(slides: Path, tmp_path: Path) 
     assert statuses(run) == {"a.tif": "mapped", "b.1.tif": "mapped"}
     record = json.loads((tmp_path / "maps" / "a.json").read_text())
     assert record["model"]["weights_sha256"] == run.weights_sha256
+
+
+def test_a_mapper_is_reset_between_runs_where_the_weights_changed(slides: Path, tmp_path: Path) -> None:
+    class Mapper(TissueMapper):
+        resets = 0
+
+        def reset(self) -> None:
+            self.resets += 1
+            getattr(super(), "reset", lambda: None)()
+
+    network = ColourNet()
+    mapper = Mapper(network, tissue_method="paper")
+    run = evaluator(slides, tmp_path / "maps", mapper=mapper)
+    for scale, resets in ((1.0, 0), (1.0, 0), (2.0, 1)):
+        with torch.no_grad():
+            network.scale.mul_(scale)
+        run.run()
+        assert mapper.resets == resets
 
 
 @pytest.mark.parametrize(

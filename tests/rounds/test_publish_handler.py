@@ -19,7 +19,7 @@ from tral_monai.rounds.publish_handler import PublishHandler
     ],
 )
 def test_which_round_is_published(make_engine, tmp_path, which, scores, published):
-    (tmp_path / ".part-0123-model.pt").write_bytes(b"of a killed run")
+    (tmp_path / ".part-0123456789ab-model.pt").write_bytes(b"of a killed run")
     engine = make_engine(3, Scores(*scores), PublishHandler(which))
     engine.run()
     assert (tmp_path / "model.pt").read_bytes() == b"model of round %d" % published

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tral_monai.errors import CheckpointError
-from tral_monai.networks.checkpoint import load_checkpoint
+from tral_monai.networks.checkpoint import Network, load_checkpoint
 from tral_monai.networks.tri_cnn import TriCNN
 
 
@@ -26,7 +26,26 @@ def load_tissue_network(path: str | os.PathLike[str], *, map_location: str | tor
     Raises:
         CheckpointError: there is no such file, it holds another kind of network, or weights that are not finite.
     """
-    network = load_checkpoint(path, map_location=map_location, expect=TriCNN)
+    return load_finite(path, expect=TriCNN, map_location=map_location)
+
+
+def load_finite(
+    path: str | os.PathLike[str], *, expect: type[Network], map_location: str | torch.device = "cpu"
+) -> Network:
+    """A network of a given kind from its checkpoint.
+
+    Args:
+        path: the checkpoint.
+        expect: kind of network that it must hold.
+        map_location: device of the network.
+
+    Returns:
+        The network in evaluation mode.
+
+    Raises:
+        CheckpointError: there is no such file, it holds another kind of network, or weights that are not finite.
+    """
+    network = load_checkpoint(path, map_location=map_location, expect=expect)
     require_finite(network, Path(path).name)
     return network
 

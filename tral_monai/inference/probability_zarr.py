@@ -13,11 +13,12 @@ from tral_monai.errors import ConfigError
 from tral_monai.inference.class_map_png import legend
 from tral_monai.inference.ome_zarr import OMEZarr
 from tral_monai.inference.palette import class_colours, given_colours
-from tral_monai.inference.slide_writer import SlideResult, SlideWriter
+from tral_monai.inference.slide_writer import SlideWriter
 from tral_monai.inference.tissue_map import TissueMap
 
 if TYPE_CHECKING:
     from tral_monai.inference.slide_evaluator import SlideEvaluator
+    from tral_monai.slides.slide import Slide
 
 LABELS = "classes"
 """Name of the label map beside the probabilities."""
@@ -90,6 +91,7 @@ class ProbabilityZarrWriter(SlideWriter):
     """
 
     suffix = "_probabilities.ome.zarr"
+    whole = staticmethod(atomic_folder)
 
     def __init__(self, *, colours: Mapping[str, Sequence[int]] | None = None) -> None:
         self.colours = given_colours(colours)
@@ -109,18 +111,8 @@ class ProbabilityZarrWriter(SlideWriter):
             )
         super().attach(engine)
 
-    def __call__(self, engine: SlideEvaluator) -> None:
-        """Write the current slide's folder.
-
-        Args:
-            engine: the evaluator.
-        """
-        result: SlideResult = engine.state.result
-        with atomic_folder(engine.output_dir / f"{result.stem}{self.suffix}") as folder:
-            write_probabilities(folder, result.prediction, name=result.name, colours=self.colours)
-
     def settings(self) -> dict[str, Any]:  # noqa: D102
         return {"colours": self.colours}
 
-    def write(self, path: Path, slide: object, prediction: TissueMap) -> None:  # noqa: D102
-        write_probabilities(path, prediction, name=path.name, colours=self.colours)
+    def write(self, path: Path, slide: Slide, prediction: TissueMap) -> None:  # noqa: D102
+        write_probabilities(path, prediction, name=slide.name, colours=self.colours)

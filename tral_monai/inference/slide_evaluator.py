@@ -13,7 +13,7 @@ from monai.engines.evaluator import Evaluator
 from monai.engines.utils import IterationEvents
 
 from tral_monai import __version__
-from tral_monai.atomic_file import prepare_folder, remove_half_written
+from tral_monai.atomic_file import prepare_folder
 from tral_monai.errors import ConfigError, MissingMppError, SlideError, TralError
 from tral_monai.inference.fingerprints import (
     SlideContent,
@@ -24,7 +24,9 @@ from tral_monai.inference.fingerprints import (
     weights_sha256,
 )
 from tral_monai.inference.mapped_tiles import MappedTiles
-from tral_monai.inference.provenance import RECORD_SUFFIX, read_record
+from tral_monai.inference.older_files import remove_older_files
+from tral_monai.inference.provenance import read_record
+from tral_monai.inference.slide_failure import failure_text, is_out_of_memory, unexpected_text
 from tral_monai.inference.slide_list import output_stem
 from tral_monai.inference.slide_writer import SlideEvents, SlideResult
 from tral_monai.inference.termination import orderly_termination
@@ -59,9 +61,10 @@ class SlideEvaluator(Evaluator):
     """Runs a mapper over slides. ``run()`` is what a bundle's ``inference.yaml`` calls.
 
     A slide that cannot be opened, has no mpp, or cannot be read is reported with its name and skipped; the others go
-    on. Errors of the settings, the checkpoint or the output folder end the run. A slide is finished once its
-    ``<name>.json`` is there, which is written last; with ``resume`` a finished slide is not done again if its content,
-    the weights, the settings and the package's version are the same, so the same command goes on after a kill.
+    on. Errors of the settings, the checkpoint or the output folder end the run, and so do disagreement of an engine
+    and a lack of memory. A slide is finished once its ``<name>.json`` is there, which is written last; with ``resume``
+    a finished slide is not done again if its content, the weights, the settings and the package's version are the
+    same, so the same command goes on after a kill. Before a slide is done again, what its record lists is removed.
 
     Handlers find the current slide as ``state.slide`` and its result as ``state.result``
     (:class:`~tral_monai.inference.slide_writer.SlideResult`), and bind to
@@ -112,6 +115,7 @@ class SlideEvaluator(Evaluator):
         self._expected_files: dict[str, dict[str, Any]] = {}
         self._wants_tiles = self._wants_features = False
         self._weights_sha256: str | None = None
+        self._mapped_with: str | None = None  # the weights of the run before this one
         super().__init__(
             device=mapper.device,
             val_data_loader=val_data_loader,
@@ -127,6 +131,9 @@ class SlideEvaluator(Evaluator):
         """Key of the network's weights as they are in this run."""
         if self._weights_sha256 is None:
             self._weights_sha256 = weights_sha256(self.network)
+            if self._mapped_with not in (None, self._weights_sha256) and hasattr(self.mapper, "reset"):
+                self.mapper.reset()  # what an engine made of the older weights answers as they did
+            self._mapped_with = self._weights_sha256
         return self._weights_sha256
 
     @property
@@ -188,7 +195,7 @@ class SlideEvaluator(Evaluator):
             self._work_on(path, result, started)
         except SlideError as error:
             result.status, result.prediction = "failed", None
-            result.error = _without_folder(_with_remedy(error), path)
+            result.error = failure_text(error, path)
         finally:
             self.state.slide = self.state.tiles = None
         result.seconds = time.perf_counter() - started
@@ -203,9 +210,7 @@ class SlideEvaluator(Evaluator):
         if self.resume and record.get("run_key") == key and self._files_are_there(result.stem):
             result.status, result.record = "skipped", record
             return
-        # Without its record the slide is unfinished, whatever older files lie there.
-        (self.output_dir / f"{result.stem}{RECORD_SUFFIX}").unlink(missing_ok=True)
-        remove_half_written(self.output_dir, result.stem)
+        remove_older_files(self.output_dir, result.stem, record)
         try:
             slide, mpp_source = self._open(path)
             with slide:
@@ -221,9 +226,14 @@ class SlideEvaluator(Evaluator):
         except TralError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):  # every further slide would fail as well
+                raise ConfigError(
+                    f"the memory is used up ({type(error).__name__} at {result.name}); lower predict_batch_size or "
+                    "num_workers, or end other programs, and run the same command again: finished slides are kept"
+                ) from error
             # Nobody is there at night to restart a run over hundreds of slides; the log has the whole story.
             self.logger.exception("unexpected error with slide %s", result.name)
-            raise SlideError(f"{result.name}: {type(error).__name__}: {error}") from error
+            raise SlideError(unexpected_text(result.name, error)) from error
 
     def _streaming(self) -> dict[str, Any]:
         """What to ask of the mapper beyond the prediction: nothing where no handler looks at single tiles."""
@@ -300,21 +310,3 @@ def _path_of(batchdata: Mapping[str, Any]) -> Path:
             )
         image = image[0]
     return Path(image)
-
-
-def _with_remedy(error: SlideError) -> str:
-    if isinstance(error, MissingMppError):
-        name = str(error).split(":")[0]
-        return (
-            f"{name}: the file records no micrometres per pixel; give the scanner's value with --mpp, such as "
-            "--mpp 0.25 for a 40x scan or --mpp 0.5 for 20x"
-        )
-    return str(error)
-
-
-def _without_folder(message: str, path: Path) -> str:
-    """Name the slide by its file name only: results are passed on, folders may hold names of patients."""
-    for folder in {f"{path.resolve().parent}/", f"{path.absolute().parent}/", f"{path.parent}/"}:
-        if folder not in ("./", "/"):
-            message = message.replace(folder, "")
-    return message

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,12 +59,14 @@ class SlideResult:
 
 
 class SlideWriter:
-    """Base of the handlers that write one file per slide, whole or not at all.
+    """Base of the handlers that write one file (or folder) per slide, whole or not at all.
 
     A subclass sets ``suffix`` and implements :meth:`write`. Writers run in the order in which they are attached.
     """
 
     suffix: str
+    whole: Callable[[Path], AbstractContextManager[Path]] = staticmethod(atomic_path)
+    """What makes the output appear as a whole; ``staticmethod(atomic_folder)`` where it is a folder."""
 
     def attach(self, engine: SlideEvaluator) -> None:
         """Bind to the moment when a slide is mapped, and let a later run know which file to expect.
@@ -80,7 +84,7 @@ class SlideWriter:
             engine: the evaluator.
         """
         result: SlideResult = engine.state.result
-        with atomic_path(engine.output_dir / f"{result.stem}{self.suffix}") as path:
+        with self.whole(engine.output_dir / f"{result.stem}{self.suffix}") as path:
             self.write(path, engine.state.slide, result.prediction)
 
     def settings(self) -> dict[str, Any]:

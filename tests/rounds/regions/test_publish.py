@@ -58,7 +58,7 @@ def test_each_model_takes_the_place_of_the_one_before(task):
     again = contents(task)
     publish(task, model(task, 2), model(task, 2, "auxiliary.pt"))  # as after a kill: nothing is lost
     assert contents(task) == again
-    (task.folder / ".part-0-model.pt").write_bytes(b"half")
+    (task.folder / ".part-0123456789ab-model.pt").write_bytes(b"half")
     publish(task, model(task, 3), model(task, 3, "auxiliary.pt"))
     assert contents(task) == [
         "model.pt of round 3",

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tral_monai.inference.load_network import require_finite
-from tral_monai.networks.checkpoint import load_checkpoint
+from tral_monai.inference.load_network import load_finite
 from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
 
 
@@ -26,9 +25,7 @@ def load_detector(path: str | os.PathLike[str], *, map_location: str | torch.dev
     Raises:
         CheckpointError: there is no such file, it holds another kind of network, or weights that are not finite.
     """
-    network = load_checkpoint(path, map_location=map_location, expect=OpenSetRCNN)
-    require_finite(network, Path(path).name)
-    return network
+    return load_finite(path, expect=OpenSetRCNN, map_location=map_location)
 
 
 def load_auxiliary(
