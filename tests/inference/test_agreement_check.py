@@ -83,9 +83,10 @@ def test_a_small_slide_is_topped_up_by_the_next(slide: Slide) -> None:
 
 def test_the_sample_is_runs_of_neighbours_from_all_over() -> None:
     blocks = [np.arange(0, 1000), np.arange(1000, 4000)]
-    sample = _spread(blocks, 64)
+    order = np.concatenate(blocks)
+    sample = _spread(order, 64)
     assert len(sample) == len(set(sample.tolist())) == 64
     # Eight runs of eight; the first starts at 0, the last ends at the end, equal distances of 3992 / 7 between.
     assert sample[::8].tolist() == [0, 570, 1140, 1710, 2281, 2851, 3421, 3992]
     assert sample[8:16].tolist() == list(range(570, 578))
-    assert _spread(blocks, 5000).tolist() == list(range(4000))
+    assert _spread(order, 5000).tolist() == list(range(4000))

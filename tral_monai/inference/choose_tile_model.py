@@ -22,6 +22,9 @@ def choose_tile_model(
     device: torch.device | str = "cpu",
     batch_size: int = 64,
     early_exit: str | os.PathLike[str] | None = None,
+    undefined_below: float = 0.0,
+    damaged_at_least: float = 0.0,
+    damaged_output: int | None = None,
 ) -> TileModel:
     """Choose how a network answers for the tiles of a block.
 
@@ -32,6 +35,9 @@ def choose_tile_model(
         device: where it will run.
         batch_size: tiles per forward pass.
         early_exit: file of a gate (``exit_gate.pt``): decide from the low magnifications where that is safe enough.
+        undefined_below: the map's rule, which says where half precision is close; 0 where there is none.
+        damaged_at_least: the map's rule, as above.
+        damaged_output: column of the class ``Damaged``; None where the network does not have it.
 
     Returns:
         With a gate an ``EarlyExitModel``; of a network with dense context a ``DenseContextModel``, unless an inferer of
@@ -42,7 +48,7 @@ def choose_tile_model(
         CheckpointError: the gate is not of this network.
         ConfigError: gate and inferer together.
     """
-    own_inferer = type(inferer) not in (type(None), SimpleInferer)
+    own_inferer = is_own_inferer(inferer)
     if early_exit is not None:
         if own_inferer:
             raise ConfigError("an inferer sees all magnifications of a tile; leave it out to use early_exit")
@@ -58,4 +64,20 @@ def choose_tile_model(
     if engine is None or engine.precision == "fp32" or not engine.recheck_margin:
         return model
     exact = PerTileModel(network, inferer=inferer, device=device, batch_size=batch_size)
-    return RecheckedModel(model, exact, engine.recheck_margin)
+    return RecheckedModel(
+        model,
+        exact,
+        engine.recheck_margin,
+        undefined_below=undefined_below,
+        damaged_at_least=damaged_at_least,
+        damaged_output=damaged_output,
+    )
+
+
+def is_own_inferer(inferer: Inferer | None) -> bool:
+    """Whether an inferer is the user's, and not one that just calls the network.
+
+    Args:
+        inferer: the inferer, or None.
+    """
+    return type(inferer) not in (type(None), SimpleInferer)

@@ -61,7 +61,7 @@ class FeaturesWriter(SlideWriter):
             engine: the evaluator whose tiles to write.
 
         Raises:
-            ConfigError: its mapper does not map tiles.
+            ConfigError: its mapper does not map tiles, or its network gives no features.
         """
         lacking = [name for name in _OF_MAPPER if not hasattr(engine.mapper, name)]
         if lacking:
@@ -69,6 +69,8 @@ class FeaturesWriter(SlideWriter):
                 f"features are written for mappers of tiles, such as TissueMapper, but {type(engine.mapper).__name__} "
                 f"has no {', '.join(lacking)}; leave the writer of features out"
             )
+        if hasattr(engine.mapper, "check_features"):
+            engine.mapper.check_features()
         engine.want_features()
         super().attach(engine)
         engine.add_event_handler(SlideEvents.SLIDE_OPENED, self._open)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Half precision where the answer is clear, full precision where two classes are close."""
+"""Half precision where the answer is clear, full precision where a little would change what a map shows."""
 
 from __future__ import annotations
 
@@ -12,19 +12,40 @@ from tral_monai.inference.tile_model import PerTileModel, TileModel, TileOutputs
 
 
 class RecheckedModel:
-    """Asks a fast model first, and the network in full precision again about tiles whose two best classes are close.
+    """Asks a fast model first, and the network in full precision again where a little would change the class shown.
 
-    Half precision moves probabilities by a few hundredths, which changes a class only where two were close anyway. Few
-    tiles are, so most of the speed stays, and the classes are those of full precision.
+    That is where the two largest probabilities differ by less than the margin, and where the largest lies within half
+    of the margin of a threshold of the map (:func:`tral_monai.inference.map_classes.decide`): ``undefined_below``, or
+    ``damaged_at_least`` for the class ``Damaged``; where ``Damaged`` is the most probable class but too improbable to
+    be shown, also where the second and the third differ by less than the margin.
+
+    What this guarantees: the class shown is that of full precision wherever half precision moves no probability by half
+    of the margin or more. It does not say how far half precision moves them; the comparison on sampled tiles
+    (:class:`~tral_monai.inference.agreement_check.AgreementCheck`) tells the largest difference that it saw.
 
     Args:
         fast: the model in half precision.
         exact: the network in full precision, tile by tile.
         margin: difference of the two largest probabilities below which a tile is asked about again, above 0 to 1.
+        undefined_below: the map's rule; 0 where there is none.
+        damaged_at_least: the map's rule; 0 where there is none.
+        damaged_output: column of ``Damaged``; None where the network does not have it.
     """
 
-    def __init__(self, fast: TileModel, exact: PerTileModel, margin: float) -> None:
+    def __init__(
+        self,
+        fast: TileModel,
+        exact: PerTileModel,
+        margin: float,
+        *,
+        undefined_below: float = 0.0,
+        damaged_at_least: float = 0.0,
+        damaged_output: int | None = None,
+    ) -> None:
         self.fast, self.exact, self.margin = fast, exact, margin
+        self.undefined_below = undefined_below
+        self.damaged_at_least = damaged_at_least if damaged_output is not None else 0.0
+        self.damaged_output = damaged_output
 
     @property
     def network(self) -> torch.nn.Module:
@@ -39,6 +60,11 @@ class RecheckedModel:
         """How the fast model is run."""
         return self.fast.runtime()
 
+    def reset(self) -> None:
+        """Drop what both made of the weights, after these have changed."""
+        for model in (self.fast, self.exact):
+            getattr(model, "reset", _nothing)()
+
     def __call__(self, block: DeviceBlock, *, want_features: bool = False, done: TilesDone) -> TileOutputs:
         """The answers for all tiles of a block.
 
@@ -48,9 +74,7 @@ class RecheckedModel:
             done: told how many tiles are done.
         """
         found = self.fast(block, want_features=want_features, done=done)
-        best = torch.softmax(found.logits.float(), dim=1).topk(min(2, found.logits.shape[1]), dim=1).values
-        # A NaN is not close to anything: it is asked about again too.
-        close = torch.nonzero(~(best[:, 0] - best[:, -1] >= self.margin)).flatten()
+        close = torch.nonzero(self._close(torch.softmax(found.logits.float(), dim=1))).flatten()
         computed = {**found.computed, "rechecked": len(close)}
         if not len(close):
             return TileOutputs(found.logits, found.features, computed)
@@ -62,6 +86,27 @@ class RecheckedModel:
             features = features.clone()
             features[close] = again.features.to(features.dtype)
         return TileOutputs(logits, features, computed)
+
+    def _close(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """(k,) bool: which tiles a little would change. A NaN is not far from anything, and so is asked about again."""
+        largest = probabilities.topk(min(3, probabilities.shape[1]), dim=1)
+        best = largest.values[:, 0]
+        second = largest.values[:, min(1, largest.values.shape[1] - 1)]
+        close = ~(best - second >= self.margin)
+        half = self.margin / 2
+        if self.undefined_below:
+            close |= ~((best - self.undefined_below).abs() >= half)
+        if self.damaged_at_least:
+            damaged = largest.indices[:, 0] == self.damaged_output
+            close |= damaged & ~((best - self.damaged_at_least).abs() >= half)
+            if largest.values.shape[1] > 2:  # the second class is shown, unless the third comes before it
+                next_ones = ~(second - largest.values[:, 2] >= self.margin)
+                close |= damaged & (best < self.damaged_at_least) & next_ones
+        return close
+
+
+def _nothing() -> None:
+    """For a model that makes nothing of the weights."""
 
 
 def _counted_already(tiles: int) -> None:

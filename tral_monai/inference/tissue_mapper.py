@@ -17,7 +17,7 @@ from monai.networks.utils import eval_mode
 
 from tral_monai.errors import CheckpointError, ConfigError
 from tral_monai.inference.agreement import Agreement
-from tral_monai.inference.agreement_check import tile_agreement_check
+from tral_monai.inference.agreement_check import MIN_AGREEMENT, tile_agreement_check
 from tral_monai.inference.choose_tile_model import choose_tile_model
 from tral_monai.inference.early_exit.early_exit_model import EarlyExitModel
 from tral_monai.inference.engines.settings import EngineSettings
@@ -25,6 +25,7 @@ from tral_monai.inference.map_classes import MapClasses, decide
 from tral_monai.inference.map_grid import MapGrid
 from tral_monai.inference.mapped_tiles import MappedTiles, OnTiles
 from tral_monai.inference.plan import InferencePlan
+from tral_monai.inference.require_features import require_features
 from tral_monai.inference.slide_window import Rectangle, SlideWindow
 from tral_monai.inference.tile_model import PerTileModel, TileOutputs
 from tral_monai.inference.tissue_map import TissueMap
@@ -52,9 +53,10 @@ class TissueMapper:
         classes: names of its outputs; by default ``network.classes``.
         inferer: MONAI inferer that runs the network on a batch of tiles; by default the network is called.
         engine: what runs the network, and in which precision; torch in fp32 by default. Any other is compared with
-            that on sampled tiles of the first slides, and refused where too few classes agree.
+            that on sampled tiles of the first slides, by the classes shown, and refused where too many differ.
         early_exit: file of a gate made for this network (``exit_gate.pt``): tiles that the low magnifications decide
-            safely enough are not looked at at 40x. Compared and refused like an engine.
+            safely enough are not looked at at 40x. Compared and refused like an engine; where ``min_agreement`` is
+            None, as many may differ as the gate was calibrated for (1 - ``max_disagreement``).
         device: where the network runs; it is moved there.
         batch_size: tiles per forward pass.
         undefined_below: a tile whose largest probability is lower is undefined; 0 turns the rule off.
@@ -127,16 +129,26 @@ class TissueMapper:
         self.device = torch.device(device)
         self.batch_size = batch_size
         self.engine = engine if engine is not None else EngineSettings()
+        self.undefined_below = undefined_below
+        self.damaged_at_least = damaged_at_least
+        decide(np.empty((0, len(self.classes.model_classes))), self.classes, **self._thresholds())
         self.model = choose_tile_model(
-            network, engine=self.engine, inferer=inferer, device=device, batch_size=batch_size, early_exit=early_exit
+            network,
+            engine=self.engine,
+            inferer=inferer,
+            device=device,
+            batch_size=batch_size,
+            early_exit=early_exit,
+            damaged_output=self.classes.damaged_output,
+            **self._thresholds(),
         )
         reference = PerTileModel(network, inferer=inferer, device=device, batch_size=batch_size)
         self.inferer = reference.inferer  # MONAI's engines ask for it
         self._check = None
         if self.model.settings() != reference.settings():
-            self._check = tile_agreement_check(reference, self.model, self.engine)
-        self.undefined_below = undefined_below
-        self.damaged_at_least = damaged_at_least
+            self._check = tile_agreement_check(
+                reference, self.model, self.engine, shown=self._values_shown, default_floor=self._default_floor()
+            )
         self.tissue_method = tissue_method
         self.min_object_um2 = min_object_um2
         self.max_hole_um2 = max_hole_um2
@@ -147,7 +159,6 @@ class TissueMapper:
         self.tile_px = int(tile_px if tile_px is not None else getattr(network, "tile_px", TILE_PX))
         self.keep_probabilities = keep_probabilities
         self.num_workers, self.read_ahead = num_workers, read_ahead
-        decide(np.empty((0, len(self.classes.model_classes))), self.classes, **self._thresholds())
         if early_exit is not None:
             assert isinstance(self.model, EarlyExitModel)
             self.model.gate.check_rules(undefined_below=undefined_below, damaged_at_least=damaged_at_least)
@@ -178,8 +189,30 @@ class TissueMapper:
         return {
             "device": str(self.device),
             **self.model.runtime(),
-            "agreement": None if self.agreement is None else self.agreement.describe(),
+            "agreement": None if self._check is None else self._check.describe(),
         }
+
+    def reset(self) -> None:
+        """Begin anew with the network's weights as they are now; to be called after they have changed.
+
+        What an engine made of the old weights is dropped, and the next slides are compared again.
+
+        Raises:
+            CheckpointError: the gate is not of these weights.
+        """
+        getattr(self.model, "reset", _nothing)()
+        if self._check is not None:
+            self._check.reset()
+        if isinstance(self.model, EarlyExitModel):
+            self.model.gate.check(self.network)
+
+    def check_features(self) -> None:
+        """Check that pooled features can be had.
+
+        Raises:
+            ConfigError: see :func:`tral_monai.inference.require_features.require_features`.
+        """
+        require_features(self.model, self.inferer)
 
     def map_slide(
         self,
@@ -207,11 +240,13 @@ class TissueMapper:
 
         Raises:
             AgreementError: the engine or the gate disagrees with the network on too many tiles.
-            ConfigError: the region is empty, or lies outside of the slide.
+            ConfigError: the region is empty, or lies outside of the slide; or features are wanted that cannot be had.
             SlideError: the slide's pixels are too coarse for a single tile.
             SlideReadError: the tissue mask, or every single tile, cannot be read.
             CheckpointError: the network's output does not have one finite logit per class.
         """
+        if want_features:
+            self.check_features()
         window = SlideWindow(region_level0, slide.dimensions)
         started = time.perf_counter()
         seconds = dict.fromkeys(("mask", "model", "wait_for_pixels", "total"), 0.0)
@@ -278,6 +313,15 @@ class TissueMapper:
     def _title(self) -> str:
         early = "early exit, " if "exit_gate" in self.model.settings() else ""
         return early + self.engine.title
+
+    def _default_floor(self) -> float:
+        """Share of sampled tiles that must keep their class, where the engine's settings leave it open."""
+        if not isinstance(self.model, EarlyExitModel):
+            return MIN_AGREEMENT
+        return 1.0 - float(self.model.gate.calibration.get("max_disagreement", 1.0 - MIN_AGREEMENT))
+
+    def _values_shown(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+        return decide(probabilities.astype(np.float32), self.classes, **self._thresholds())
 
     def _thresholds(self) -> dict[str, float]:
         return {"undefined_below": self.undefined_below, "damaged_at_least": self.damaged_at_least}
@@ -346,6 +390,10 @@ class TissueMapper:
         outputs = np.where(values == self.classes.undefined, probabilities.argmax(axis=1), output_of[values])
         shown: npt.NDArray[np.float32] = np.take_along_axis(probabilities, outputs[:, None], axis=1)[:, 0]
         return shown
+
+
+def _nothing() -> None:
+    """For a model that makes nothing of the weights."""
 
 
 def _no_report(done: int, total: int) -> None:

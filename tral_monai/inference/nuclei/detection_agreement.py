@@ -25,14 +25,28 @@ class DetectionAgreement(Agreement):
     Attributes:
         boxes_reference: boxes of the reference.
         boxes_other: boxes of the other.
+        boxes_alone: boxes without a partner, in the direction that has more of them.
     """
 
     boxes_reference: int = 0
     boxes_other: int = 0
+    boxes_alone: int = 0
+
+    @property
+    def compared(self) -> int:
+        """How many things were compared: nuclei. With none, the tiles say nothing."""
+        return max(self.boxes_reference, self.boxes_other)
+
+    @property
+    def differing(self) -> int:
+        """How many nuclei have no partner."""
+        return self.boxes_alone
 
     def sentence(self, engine: str) -> str:
         """See :meth:`Agreement.sentence`."""
         broken = f"; NaN or infinite for {self.not_finite} images" if self.not_finite else ""
+        if not self.compared:
+            return f"{engine} and torch fp32 find no nuclei on {self.tiles} sampled tiles, which says nothing{broken}"
         return (
             f"{engine} finds {self.boxes_other} nuclei on {self.tiles} sampled tiles, torch fp32 "
             f"{self.boxes_reference}; {100 * self.class_agreement:.1f} % have a partner of their class; "
@@ -85,6 +99,7 @@ def detection_agreement(
         not_finite=broken,
         boxes_reference=int(wanted[0]),
         boxes_other=int(wanted[1]),
+        boxes_alone=int(lost.max()),
     )
 
 

@@ -6,17 +6,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from monai.networks.utils import eval_mode
-from torchvision.ops import batched_nms
 
 from tral_monai.data.nuclei.detections import Detections, concatenate
-from tral_monai.errors import CheckpointError, ConfigError
+from tral_monai.errors import ConfigError
 from tral_monai.inference.agreement import Agreement
 from tral_monai.inference.agreement_check import AgreementCheck
 from tral_monai.inference.device_block import DeviceBlock
@@ -25,12 +23,13 @@ from tral_monai.inference.nuclei.detection_agreement import detection_agreement
 from tral_monai.inference.nuclei.detection_inferer import DetectionInferer, TileInferer
 from tral_monai.inference.nuclei.detector_facts import detector_facts
 from tral_monai.inference.nuclei.engine_detector import engine_detector
-from tral_monai.inference.nuclei.found_nuclei import FoundNuclei, evidential_uncertainty
+from tral_monai.inference.nuclei.found_nuclei import FoundNuclei
 from tral_monai.inference.nuclei.nucleus_map import NucleusMap
+from tral_monai.inference.nuclei.placed_nuclei import NucleusPlacer
 from tral_monai.inference.nuclei.prototype_distances import PrototypeDistances
-from tral_monai.inference.nuclei.seams import belongs, is_cut, join
+from tral_monai.inference.nuclei.seams import is_cut, join
 from tral_monai.inference.nuclei.tile_choice import choose_tiles
-from tral_monai.inference.nuclei.tile_plan import IntArray, TilePlan
+from tral_monai.inference.nuclei.tile_plan import TilePlan
 from tral_monai.inference.plan import InferencePlan
 from tral_monai.inference.slide_window import Rectangle, SlideWindow
 from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
@@ -47,6 +46,7 @@ _log = logging.getLogger(__name__)
 _MASK_FROM_UM = 1000.0  # a smaller image is a field that somebody chose, and is looked at as a whole
 _COARSER = 1.25  # from here on enlarging the image is worth a warning
 _UM2_PER_MM2 = 1e6
+_LEAST_NUCLEI = 50  # to compare an engine on; tiles without nuclei say nothing
 
 
 class NucleusMapper:
@@ -65,7 +65,8 @@ class NucleusMapper:
         auxiliary: a detector of the role ``prototype``, for the distances to the known and the unknown prototype.
         inferer: runs the network on a list of tiles; a ``DetectionInferer`` by default.
         engine: what runs the detector's backbone, and in which precision; torch in fp32 by default. Any other is
-            compared with that on sampled tiles of the first images, and refused where too few nuclei agree.
+            compared with that on sampled tiles of the first images, until ``agreement_tiles`` tiles and 50 nuclei were
+            seen or four times as many tiles, and refused where more nuclei differ than ``min_agreement`` permits.
         device: where the networks run; they are moved there.
         batch_size: tiles per forward pass.
         tile_px: side of a tile at ``fov_mpp``; the detector's own ``fov_px`` by default. Larger tiles waste less on
@@ -190,8 +191,15 @@ class NucleusMapper:
             **self.engine.describe(),
             "batch_size": self.batch_size,
             "inferer": type(self.inferer).__name__,
-            "agreement": None if self.agreement is None else self.agreement.describe(),
+            "agreement": None if self._check is None else self._check.describe(),
         }
+
+    def reset(self) -> None:
+        """Begin anew with the detector's weights as they are now; to be called after they have changed.
+
+        What the engine made of the old weights is dropped, and the next images are compared again.
+        """
+        self._fast = self._check = None
 
     def map_slide(
         self,
@@ -214,7 +222,7 @@ class NucleusMapper:
             The nuclei; none where no tissue is found.
 
         Raises:
-            AgreementError: the engine finds other nuclei than the detector in full precision.
+            AgreementError: more nuclei differ from the detector's in full precision than ``min_agreement`` permits.
             ConfigError: the region is empty, or lies outside of the image.
             SlideReadError: the tissue mask, or every single tile, cannot be read.
             CheckpointError: the detector's output is not finite or of other classes.
@@ -240,6 +248,14 @@ class NucleusMapper:
         found = [FoundNuclei.nothing()]
         done = full = 0
         report(done, len(tiles))
+        placer = NucleusPlacer(
+            plan,
+            self.classes,
+            min_score=self.min_score,
+            nms_iou=self.nms_iou,
+            max_detections=self.max_detections,
+            distances=self.distances,
+        )
         with self._ready() as network:
             if self._check is not None:
                 self._check(self.engine.title, reader, centres)
@@ -252,7 +268,7 @@ class NucleusMapper:
                         batch = read.indices[start : start + self.batch_size]
                         images = self._images(block, start, plan.tile_size_px)
                         detections = self.inferer(images, network)
-                        nuclei, full_tiles = self._placed(plan, tiles[batch], starts[batch], images, detections)
+                        nuclei, full_tiles = placer(tiles[batch], starts[batch], images, detections)
                         found.append(nuclei)
                         full += full_tiles
                         done += len(batch)
@@ -342,80 +358,13 @@ class NucleusMapper:
             ),
             settings=self.engine,
             device=self.device,
+            least_compared=_LEAST_NUCLEI,
         )
 
     def _images(self, block: DeviceBlock, start: int, size_px: tuple[int, int]) -> list[torch.Tensor]:
         """A batch of tiles, (3, h, w) uint8 each; what an image smaller than a tile lacks is left out."""
         width, height = size_px
         return [image[:, :height, :width] for image in block.tiles(slice(start, start + self.batch_size))]
-
-    def _placed(
-        self,
-        plan: TilePlan,
-        tiles: IntArray,
-        starts: IntArray,
-        images: Sequence[torch.Tensor],
-        detections: Detections,
-    ) -> tuple[FoundNuclei, int]:
-        """The nuclei that some tiles answer for, boxes in pixels of the plan; and how many tiles are at the limit."""
-        self._checked(detections, len(images))
-        uncertainty = evidential_uncertainty(detections)
-        of_image = detections.image_of_box
-        boxes_px = np.asarray(detections.boxes_px, dtype=np.float32).reshape(-1, 4)
-        placed = boxes_px + np.tile(starts[of_image], 2).astype(np.float32)
-        keep = np.asarray(detections.scores) >= self.min_score
-        full = int(np.count_nonzero(detections.sum_per_image(keep) >= self.max_detections))
-        keep &= self._best_of_overlapping(boxes_px, detections.scores, of_image, keep)
-        keep &= belongs(plan, placed, tiles[of_image])
-        of_image = of_image[keep]
-        distances = np.full((len(of_image), 2), np.nan, dtype=np.float32)
-        if self.distances is not None and len(of_image):
-            per_image = np.split(boxes_px[keep], np.searchsorted(of_image, np.arange(1, len(images))))
-            distances = self.distances(images, per_image)
-        nuclei = FoundNuclei(
-            boxes_px=placed[keep],
-            labels=detections.labels[keep],
-            score=np.asarray(detections.scores, dtype=np.float32)[keep],
-            uncertainty=uncertainty[keep],
-            distances=distances,
-            tiles=tiles[of_image],
-        )
-        return nuclei, full
-
-    def _best_of_overlapping(
-        self,
-        boxes_px: npt.NDArray[np.float32],
-        scores: npt.NDArray[Any],
-        of_image: IntArray,
-        among: npt.NDArray[np.bool_],
-    ) -> npt.NDArray[np.bool_]:
-        """Non-maximum suppression within each tile, whatever the classes: (n,) bool."""
-        rows = np.flatnonzero(among)
-        kept = batched_nms(
-            torch.from_numpy(boxes_px[rows]),
-            torch.from_numpy(np.asarray(scores, dtype=np.float32)[rows]),
-            torch.from_numpy(of_image[rows]),
-            self.nms_iou,
-        )
-        best = np.zeros(len(among), dtype=bool)
-        best[rows[kept.numpy()]] = True
-        return best
-
-    def _checked(self, detections: Detections, images: int) -> None:
-        classes = len(self.classes)
-        if len(detections) != images:
-            raise CheckpointError(f"the detector must answer for {images} tiles, but answered for {len(detections)}")
-        if len(detections.labels) and not 0 <= detections.labels.min() <= detections.labels.max() < classes:
-            raise CheckpointError(
-                f"the detector must give labels 0 to {classes - 1}, one per class in {list(self.classes)}, but gave "
-                f"{detections.labels.min()} to {detections.labels.max()}; the checkpoint is of another class list"
-            )
-        columns = (detections.boxes_px, detections.scores, detections.evidence)
-        if not all(np.isfinite(column).all() for column in columns if column is not None):
-            raise CheckpointError(
-                "the detector's boxes, scores or evidence are not finite; its weights are damaged or its training "
-                "diverged"
-            )
 
     def _warnings(self, slide: Slide, cut: int, full: int) -> tuple[str, ...]:
         warnings = []
