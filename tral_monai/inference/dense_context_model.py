@@ -14,7 +14,7 @@ from tral_monai.inference.early_exit.low_branches import Branches
 from tral_monai.inference.engines.compile_module import compile_module
 from tral_monai.inference.engines.half_precision import half_precision
 from tral_monai.inference.engines.settings import EngineSettings
-from tral_monai.inference.tile_model import TileOutputs, TilesDone
+from tral_monai.inference.tile_model import TileOutputs, TilesDone, running
 from tral_monai.networks.dense_backbone import DenseBackbone
 from tral_monai.networks.tri_cnn import TriCNN
 
@@ -55,17 +55,21 @@ class DenseContextModel:
         self.engine = engine if engine is not None else EngineSettings()
         self.device = torch.device(device)
         self.batch_size = batch_size
-        self._high = Branches(network, (network.highest_scale,))
         self._half: dict[int, DenseBackbone] = {}
         self._run: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None
 
     def settings(self) -> dict[str, Any]:
         """The engine; dense evaluation is the network itself and changes nothing."""
-        return {"engine": self.engine.name, "precision": self.engine.precision}
+        return self.engine.settings()
 
     def runtime(self) -> dict[str, Any]:
         """The engine's details, the size of batches, and that canvases were looked at as wholes."""
         return {**self.engine.describe(), "batch_size": self.batch_size, "context": "dense"}
+
+    def reset(self) -> None:
+        """Compile and cast the branches again when they are next asked."""
+        self._half.clear()
+        self._run = None
 
     def __call__(self, block: DeviceBlock, *, want_features: bool = False, done: TilesDone) -> TileOutputs:
         """Run a block.
@@ -74,7 +78,14 @@ class DenseContextModel:
             block: the tiles.
             want_features: also give the pooled features.
             done: told how many tiles each batch had, after the lower magnifications of all of them.
+
+        Raises:
+            ConfigError: the engine cannot run the network, or the memory does not suffice.
         """
+        with running(self.engine, self.batch_size):
+            return self._answers(block, want_features, done)
+
+    def _answers(self, block: DeviceBlock, want_features: bool, done: TilesDone) -> TileOutputs:
         network = self.network
         parts: list[torch.Tensor | None] = [
             None if scale == network.highest_scale else self.scale_features(block, scale)
@@ -118,9 +129,9 @@ class DenseContextModel:
 
     def _high_features(self, tiles: torch.Tensor) -> torch.Tensor:
         """(b, F of the highest magnification) float32."""
+        if self.engine.is_reference:
+            return Branches(self.network, (self.network.highest_scale,))(tiles)[0].float()
         if self._run is None:
-            module = self._high.eval()
-            self._run = (
-                module if self.engine.is_reference else compile_module(module, tiles, self.engine, device=self.device)
-            )
-        return self._run(tiles)[0].float()
+            module = Branches(self.network, (self.network.highest_scale,)).eval()
+            self._run = compile_module(module, tiles, self.engine, device=self.device, batch_size=self.batch_size)
+        return self._run(tiles)[0]

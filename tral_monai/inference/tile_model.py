@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -12,7 +13,8 @@ from monai.inferers.inferer import Inferer, SimpleInferer
 
 from tral_monai.errors import CheckpointError
 from tral_monai.inference.device_block import DeviceBlock
-from tral_monai.inference.engines.compile_module import compile_module
+from tral_monai.inference.engines.compile_module import compile_module, torch_threads
+from tral_monai.inference.engines.memory import memory_advice
 from tral_monai.inference.engines.settings import EngineSettings
 
 TilesDone = Callable[[int], None]
@@ -49,6 +51,38 @@ class TileModel(Protocol):
 
     def runtime(self) -> dict[str, Any]:
         """How the network is run, as plain data."""
+
+    def reset(self) -> None:
+        """Forget what was made of the network's weights; to be called when they have changed."""
+
+
+@contextlib.contextmanager
+def running(engine: EngineSettings, batch_size: int) -> Iterator[None]:
+    """Around a model's work on a block: the engine's threads for torch, and advice where memory does not suffice.
+
+    Args:
+        engine: its ``num_threads`` holds for what torch itself runs, too.
+        batch_size: tiles per forward pass.
+
+    Raises:
+        ConfigError: the memory does not suffice.
+    """
+    with memory_advice(batch_size), torch_threads(engine.num_threads):
+        yield
+
+
+def close_calls(logits: torch.Tensor, margin: float) -> torch.Tensor:
+    """Rows whose two largest probabilities differ by less than a margin, and those that are not finite.
+
+    Args:
+        logits: (k, C).
+        margin: above 0 to 1.
+
+    Returns:
+        int64 indices on the device of ``logits``.
+    """
+    best = torch.softmax(logits.float(), dim=1).topk(min(2, logits.shape[1]), dim=1).values
+    return torch.nonzero(~(best[:, 0] - best[:, -1] >= margin)).flatten()  # a NaN is not close to anything
 
 
 class LogitsAndFeatures(torch.nn.Module):
@@ -97,8 +131,20 @@ class PerTileModel:
         self._compiled: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None
 
     def settings(self) -> dict[str, Any]:
-        """The engine: another precision may show another class."""
-        return {"engine": self.engine.name, "precision": self.engine.precision}
+        """The engine, because another precision may show another class; and an inferer of the user's.
+
+        Such an inferer may have ``settings()`` of its own, plain data that decides what it gives.
+        """
+        settings = self.engine.settings()
+        if type(self.inferer) is not SimpleInferer:
+            settings["inferer"] = type(self.inferer).__name__
+            if hasattr(self.inferer, "settings"):
+                settings["inferer_settings"] = self.inferer.settings()
+        return settings
+
+    def reset(self) -> None:
+        """Compile the network again with the next batch; torch in full precision uses its weights as they are."""
+        self._compiled = None
 
     def runtime(self) -> dict[str, Any]:
         """The engine's details, the size of batches, and the inferer."""
@@ -114,7 +160,12 @@ class PerTileModel:
 
         Raises:
             CheckpointError: the network does not give a row of logits per tile.
+            ConfigError: the engine cannot run the network, or the memory does not suffice.
         """
+        with running(self.engine, self.batch_size):
+            return self._answers(block, want_features, done)
+
+    def _answers(self, block: DeviceBlock, want_features: bool, done: TilesDone) -> TileOutputs:
         logits: list[torch.Tensor] = []
         features: list[torch.Tensor] = []
         for start in range(0, len(block), self.batch_size):
@@ -142,7 +193,7 @@ class PerTileModel:
     def _run_compiled(self, image: torch.Tensor, want_features: bool) -> tuple[torch.Tensor, ...]:
         if self._compiled is None:
             module = LogitsAndFeatures(self.network).eval() if self.gives_features else self.network
-            self._compiled = compile_module(module, image, self.engine, device=self.device)
+            self._compiled = compile_module(module, image, self.engine, device=self.device, batch_size=self.batch_size)
         run = self._compiled
         if want_features:
             return run(image)[:2]

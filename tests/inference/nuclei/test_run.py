@@ -206,7 +206,7 @@ auxiliary_network_def:
   path: '@auxiliary_checkpoint'
   map_location: '@device'
 dataset: {_target_: tral_monai.inference.slide_list.SlideListDataset, data: '@images', fields: true}
-inferer: {_target_: tral_monai.inference.nuclei.detection_inferer.DetectionInferer, autocast: false}
+inferer: {_target_: tral_monai.inference.nuclei.detection_inferer.DetectionInferer}
 mapper:
   _target_: tral_monai.inference.nuclei.nucleus_mapper.NucleusMapper
   network: '@network_def'

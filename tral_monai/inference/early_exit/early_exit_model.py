@@ -17,7 +17,7 @@ from tral_monai.inference.early_exit.gate import ExitGate
 from tral_monai.inference.early_exit.low_branches import Branches, low_scales
 from tral_monai.inference.engines.compile_module import compile_module
 from tral_monai.inference.engines.settings import EngineSettings
-from tral_monai.inference.tile_model import TileOutputs, TilesDone
+from tral_monai.inference.tile_model import PerTileModel, TileOutputs, TilesDone, close_calls, running
 from tral_monai.networks.tri_cnn import TriCNN
 
 
@@ -31,7 +31,9 @@ class EarlyExitModel:
     Args:
         network: the full model.
         gate: a gate, or its file; it must be the network's own.
-        engine: what runs the branches; the classifiers always run in full precision.
+        engine: what runs the branches; the classifiers always run in full precision. In half precision, tiles that do
+            not exit and whose two largest probabilities differ by less than its ``recheck_margin`` are asked about
+            again in full precision.
         device: where the network is.
         batch_size: tiles per forward pass.
 
@@ -62,23 +64,37 @@ class EarlyExitModel:
         self.batch_size = batch_size
         self._low = low_scales(network)
         self._dense = DenseContextModel(network, engine=engine, device=device) if network.context == "dense" else None
-        self._modules = {
-            "low": Branches(network, self._low),
-            "high": Branches(network, (network.highest_scale,)),
-        }
+        self._scales = {"low": self._low, "high": (network.highest_scale,)}
+        self._exact: PerTileModel | None = None
+        if self.engine.precision != "fp32" and self.engine.recheck_margin > 0:
+            self._exact = PerTileModel(network, device=device, batch_size=batch_size)
         self._run: dict[str, Callable[[torch.Tensor], tuple[torch.Tensor, ...]]] = {}
 
     def settings(self) -> dict[str, Any]:
-        """The engine and the gate: both decide what a map shows."""
-        return {
-            "engine": self.engine.name,
-            "precision": self.engine.precision,
+        """What decides a map: the engine, the gate, and in half precision the margin of what is asked again."""
+        settings = {
+            **self.engine.settings(),
             "exit_gate": {"sha256": self.gate.sha256, "threshold": self.gate.threshold},
         }
+        if self._exact is not None:
+            settings["recheck_margin"] = self.engine.recheck_margin
+        return settings
 
     def runtime(self) -> dict[str, Any]:
         """The engine's details, the size of batches, and whether the low magnifications are looked at as wholes."""
         return {**self.engine.describe(), "batch_size": self.batch_size, "context": self.network.context}
+
+    def reset(self) -> None:
+        """Check the gate against the changed weights, and compile the branches again when they are next asked.
+
+        Raises:
+            CheckpointError: the gate does not belong to the new weights.
+        """
+        self.gate.check(self.network)
+        self._run.clear()
+        for model in (self._dense, self._exact):
+            if model is not None:
+                model.reset()
 
     def __call__(self, block: DeviceBlock, *, want_features: bool = False, done: TilesDone) -> TileOutputs:
         """Decide the tiles of a block.
@@ -89,16 +105,21 @@ class EarlyExitModel:
             done: told how many tiles exited, and then how many each further batch had.
 
         Returns:
-            Logits (k, C); ``computed`` counts ``tiles`` and ``exited``.
+            Logits (k, C); ``computed`` counts ``tiles`` and ``exited``, and ``rechecked`` where that is asked for.
 
         Raises:
-            ConfigError: features are wanted, which take all branches.
+            ConfigError: features are wanted, which take all branches; the engine cannot run the network; or the memory
+                does not suffice.
         """
         if want_features:
             raise ConfigError(
                 "features are those of all magnifications, but early exit leaves 40x out for most tiles; set either "
                 "save_features or early_exit, not both"
             )
+        with running(self.engine, self.batch_size):
+            return self._answers(block, done)
+
+    def _answers(self, block: DeviceBlock, done: TilesDone) -> TileOutputs:
         low = self._low_features(block)
         log_probabilities = self.gate.log_probabilities(torch.cat(low, dim=1))
         exits = self.gate.exits(log_probabilities).cpu()
@@ -112,7 +133,14 @@ class EarlyExitModel:
             features.insert(self.network.highest_scale, high)
             logits[here] = self.network.head(torch.cat(features, dim=1).to(self.network.mean.dtype)).float()
             done(len(rows))
-        return TileOutputs(logits, None, {"tiles": len(block), "exited": len(block) - len(asked)})
+        computed = {"tiles": len(block), "exited": len(block) - len(asked)}
+        if self._exact is not None:
+            close = asked[close_calls(logits[asked.to(logits.device)], self.engine.recheck_margin).cpu()]
+            computed["rechecked"] = len(close)
+            if len(close):
+                again = self._exact(block.part(close), done=_counted_already).logits
+                logits[close.to(logits.device)] = again.to(logits.dtype)
+        return TileOutputs(logits, None, computed)
 
     def _low_features(self, block: DeviceBlock) -> list[torch.Tensor]:
         """Features (k, F of a scale) float32 of all tiles, one tensor per low magnification."""
@@ -124,9 +152,15 @@ class EarlyExitModel:
         return [torch.cat(of_scale) for of_scale in zip(*parts, strict=True)]
 
     def _branches(self, name: str, tiles: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        module = Branches(self.network, self._scales[name])
+        if self.engine.is_reference:
+            return tuple(features.float() for features in module(tiles))
         if name not in self._run:
-            module = self._modules[name].eval()
-            self._run[name] = (
-                module if self.engine.is_reference else compile_module(module, tiles, self.engine, device=self.device)
+            self._run[name] = compile_module(
+                module.eval(), tiles, self.engine, device=self.device, batch_size=self.batch_size
             )
-        return tuple(features.float() for features in self._run[name](tiles))
+        return self._run[name](tiles)
+
+
+def _counted_already(tiles: int) -> None:
+    """These tiles were reported as done before they were asked about again."""

@@ -38,6 +38,9 @@ def low_feature_columns(network: TriCNN) -> torch.Tensor:
 class Branches(torch.nn.Module):
     """Some branches of a TriCNN by themselves, with its normalisation.
 
+    It costs nothing to make, and is to be made where it is used: a network that is moved to another device or type
+    gets new buffers for its normalisation, which what was made of it earlier does not see.
+
     Args:
         network: its branches are used, not copied.
         scales: positions of the magnifications.

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from tral_monai.errors import ConfigError
+from tral_monai.errors import ConfigError, TralError
 from tral_monai.inference.engines.available import require_engine
+from tral_monai.inference.engines.memory import memory_advice
 from tral_monai.inference.engines.settings import EngineSettings
 
 Runner = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
@@ -24,12 +25,21 @@ _BUILT_IN = {
     "openvino": "openvino_engine",
     "tensorrt": "tensorrt_engine",
 }
+_CACHED = ("onnxruntime", "openvino", "tensorrt")
 
 
 def compile_module(
-    module: nn.Module, example: torch.Tensor, settings: EngineSettings, *, device: torch.device | str = "cpu"
+    module: nn.Module,
+    example: torch.Tensor,
+    settings: EngineSettings,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int | None = None,
 ) -> CompiledModule:
     """Make a module ready to run in an engine. The module itself stays as it is, except that torch in fp32 uses it.
+
+    Every other engine then runs the example once: what cannot run fails here, before the first slide, and not with
+    each of them.
 
     Args:
         module: maps a (B, ...) batch to a tensor or a tuple of tensors with B rows each, for any B; in evaluation mode.
@@ -37,12 +47,15 @@ def compile_module(
             an engine may tune itself with them.
         settings: the engine.
         device: where batches come from and outputs go to; the module's weights must be there.
+        batch_size: size of the largest batch that will come. A smaller example is repeated up to it, because engines
+            tune themselves to its size, and TensorRT's plans take no more. None: the example's own.
 
     Returns:
         Something to call with a batch; it gives a tuple of float32 tensors on ``device``, also for one output.
 
     Raises:
-        ConfigError: the engine does not take this precision, device or module; the message says which do.
+        ConfigError: the engine does not take this precision, device or module, or its memory does not suffice for
+            the example; the message says what to do.
         MissingExtraError: a package of the engine is not installed.
     """
     device = torch.device(device)
@@ -52,10 +65,38 @@ def compile_module(
         raise ConfigError("an engine runs networks in evaluation mode, but this one is in training mode; call eval()")
     require_engine(settings.name, settings.precision, device)
     builder = importlib.import_module(f"tral_monai.inference.engines.{_BUILT_IN[settings.name]}")
-    # Exporters and compilers do not take tensors of the inference mode.
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
-        run: Runner = builder.build(module, example.to(device).clone(), settings, device=device)
-    return CompiledModule(run, example, settings, device=device)
+    example = _repeated(example, batch_size or len(example)).to(device)
+    try:
+        with memory_advice(len(example)):
+            # Exporters and compilers do not take tensors of the inference mode.
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+                run: Runner = builder.build(module, example.clone(), settings, device=device)
+            compiled = CompiledModule(run, example, settings, device=device)
+            if not settings.is_reference:
+                compiled(example)
+    except TralError:
+        raise
+    except Exception as error:  # of an exporter, a compiler or a runtime, which have errors of many kinds
+        if settings.is_reference:
+            raise
+        raise ConfigError(_cannot_run(settings, error)) from error
+    return compiled
+
+
+def _repeated(example: torch.Tensor, count: int) -> torch.Tensor:
+    """The items again and again up to ``count`` of them; all where there are as many already."""
+    if len(example) >= count:
+        return example
+    return torch.cat([example] * -(-count // len(example)))[:count]  # keeps the memory format
+
+
+def _cannot_run(settings: EngineSettings, error: Exception) -> str:
+    first = next(iter(str(error).strip().splitlines()), "")
+    cause = type(error).__name__ + (f": {first}" if first else "")
+    remedy = "engine torch" if settings.name != "torch" else "precision fp32"
+    if settings.cache_dir is not None and settings.name in _CACHED:
+        remedy += ", or remove the files of the engine's cache if they may be damaged"
+    return f"engine {settings.name} cannot run this network in {settings.precision} ({cause}); use {remedy}"
 
 
 class CompiledModule:
@@ -88,7 +129,7 @@ class CompiledModule:
             The outputs, float32.
 
         Raises:
-            ConfigError: a batch of another dtype or shape.
+            ConfigError: a batch of another dtype or shape, or more than the memory holds.
         """
         if tuple(batch.shape[1:]) != self._shape or batch.dtype != self._dtype:
             raise ConfigError(
@@ -98,13 +139,23 @@ class CompiledModule:
         count = len(batch)
         if not count:  # engines differ in what they do with nothing
             batch = batch.new_zeros((1, *self._shape))
-        with _torch_threads(self._own_threads), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+        with (
+            memory_advice(len(batch)),
+            torch_threads(self._own_threads),
+            torch.no_grad(),
+            torch.autocast(self.device.type, enabled=False),
+        ):
             outputs = self._run(batch.to(self.device))
             return tuple(output[:count].to(self.device, torch.float32) for output in outputs)
 
 
 @contextlib.contextmanager
-def _torch_threads(count: int | None) -> Iterator[None]:
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use some number of threads for a while.
+
+    Args:
+        count: the number; None changes nothing.
+    """
     before = torch.get_num_threads()
     if count is None or count == before:
         yield

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from tral_monai.inference.engines.memory import is_out_of_memory
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CAST = (nn.modules.conv._ConvNd, nn.Linear, nn.MultiheadAttention)
 # Their weights stay float32. Batch normalisation of maps does too, but takes half-precision inputs as they are.
@@ -48,6 +50,8 @@ def half_precision(module: nn.Module, example: torch.Tensor, precision: str) -> 
     try:
         cast(example[:1])
     except RuntimeError as error:  # what torch says of two dtypes in one operation
+        if is_out_of_memory(error):
+            raise
         logger.warning("weights cannot be cast to %s (%s): autocast in every call instead", precision, error)
         return _Autocast(copy.deepcopy(module).to(memory_format=torch.channels_last), dtype)
     return cast

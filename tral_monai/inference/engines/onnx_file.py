@@ -9,7 +9,8 @@ import hashlib
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from tral_monai.inference.fingerprints import weights_sha256
 
 INPUT = "batch"
 _OPSET = 20
+_MADE_WITH = ("tral_monai", "torch", "torchvision", "timm", "monai", "onnx", "onnxscript")
 
 
 def check_exportable(module: nn.Module, engine: str) -> None:
@@ -59,6 +61,7 @@ def onnx_file(module: nn.Module, example: torch.Tensor, settings: EngineSettings
             _export(module, example, path, settings)
             yield path
         return
+    # The file is the same for every engine that reads it, of whatever version: these compile it at each start.
     path = prepare_folder(settings.cache_dir) / f"{cache_key(module, example)}.onnx"
     if not path.is_file():
         with atomic_path(path) as temporary:
@@ -66,10 +69,36 @@ def onnx_file(module: nn.Module, example: torch.Tensor, settings: EngineSettings
     yield path
 
 
-def cache_key(module: nn.Module, example: torch.Tensor) -> str:
-    """What an exported file depends on, as 32 hexadecimal digits: weights, structure, input, version of torch."""
-    parts = (weights_sha256(module), repr(module), example.dtype, tuple(example.shape[1:]), torch.__version__, _OPSET)
+def cache_key(module: nn.Module, example: torch.Tensor, *, packages: Sequence[str] = ()) -> str:
+    """What a cached file depends on: weights, structure, input, and the libraries that the network and it come from.
+
+    Args:
+        module: the module.
+        example: a batch for it; its size does not count.
+        packages: further distributions whose version decides what is in the file.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    saved = module.state_dict()
+    others = {name: buffer for name, buffer in module.named_buffers() if name not in saved}  # not persistent
+    parts = (
+        weights_sha256(module),
+        *(f"{name} {buffer.dtype} {buffer.tolist()}" for name, buffer in sorted(others.items())),
+        repr(module),
+        example.dtype,
+        tuple(example.shape[1:]),
+        _OPSET,
+        *(f"{name} {_version(name)}" for name in (*_MADE_WITH, *packages)),
+    )
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _export(module: nn.Module, example: torch.Tensor, path: Path, settings: EngineSettings) -> None:

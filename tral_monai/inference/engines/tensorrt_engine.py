@@ -25,8 +25,16 @@ def build(
     if settings.cache_dir is not None:
         folder = prepare_folder(settings.cache_dir)
         gpu = torch.cuda.get_device_name(device).replace(" ", "-")
-        plan = folder / f"{cache_key(module, example)}-{settings.precision}-{len(example)}-{gpu}"
-        return TensorRtRunner(module, example, precision=settings.precision, plan=plan)
+        key = cache_key(module, example, packages=("tensorrt", "polygraphy"))
+        plan = folder / f"{key}-{settings.precision}-{len(example)}-{gpu}"
+        finished = Path(f"{plan}.plan")
+        if finished.is_file():
+            return TensorRtRunner(module, example, precision=settings.precision, plan=plan)
+        # MONAI writes the file in place; two processes at once would mix their bytes.
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as temporary:
+            runner = TensorRtRunner(module, example, precision=settings.precision, plan=Path(temporary) / "module")
+            (Path(temporary) / "module.plan").replace(finished)
+        return runner
     # The plan is read right after it was built, in the first call, and not needed afterwards.
     with tempfile.TemporaryDirectory(prefix="tral_monai_") as temporary:
         return TensorRtRunner(module, example, precision=settings.precision, plan=Path(temporary) / "module")
@@ -57,13 +65,7 @@ class TensorRtRunner:
         self._module = trt_compile(_Positional(copy.deepcopy(module)), str(plan), args=arguments)
         if not hasattr(self._module, "_trt_compiler"):  # it only logs that, and would go on with torch
             raise ConfigError("engine tensorrt: MONAI's trt_compile found no usable TensorRT; use engine compile")
-        try:
-            self(example)
-        except Exception as error:  # of the exporter, of polygraphy, of TensorRT, or an assertion of MONAI's
-            raise ConfigError(
-                f"engine tensorrt cannot build this network in {precision} ({type(error).__name__}: {error}); use "
-                "engine torch or compile"
-            ) from error
+        self(example)  # builds the plan and reads it
 
     def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The outputs of a batch."""

@@ -10,6 +10,7 @@ import torch
 
 from tral_monai.data.nuclei.detections import Detections
 from tral_monai.errors import ConfigError
+from tral_monai.inference.engines.memory import memory_advice
 from tral_monai.networks.nuclei.detect import detect
 from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
 
@@ -24,13 +25,9 @@ class TileInferer(Protocol):
 class DetectionInferer:
     """Runs :func:`tral_monai.networks.nuclei.detect.detect` and keeps what a nucleus map needs.
 
-    Args:
-        autocast: half precision (float16 on CUDA, bfloat16 on a CPU) where torch thinks it safe: faster, scores differ
-            in the second or third digit.
+    Another precision than the network's own is the engine's
+    (:func:`tral_monai.inference.nuclei.engine_detector.engine_detector`), which a mapper compares with the network.
     """
-
-    def __init__(self, *, autocast: bool = False) -> None:
-        self.autocast = autocast
 
     def __call__(self, inputs: Sequence[torch.Tensor], network: torch.nn.Module) -> Detections:
         """Detect the nuclei of some tiles.
@@ -43,12 +40,13 @@ class DetectionInferer:
             Detections of the n tiles, with ``evidence``.
 
         Raises:
-            ConfigError: the network is another one.
+            ConfigError: the network is another one, or the memory does not suffice for so many tiles.
         """
         if not isinstance(network, OpenSetRCNN):
             raise ConfigError(
                 f"DetectionInferer runs an OpenSetRCNN, but got a {type(network).__name__}; give an inferer of your "
                 "own that returns Detections"
             )
-        found = detect(network, inputs, want={"evidence"}, batch_size=max(len(inputs), 1), autocast=self.autocast)
-        return found.detections
+        count = max(len(inputs), 1)
+        with memory_advice(count):
+            return detect(network, inputs, want={"evidence"}, batch_size=count).detections
