@@ -11,6 +11,7 @@ from tral_monai.inference.dense_context_model import DenseContextModel
 from tral_monai.inference.engines.settings import EngineSettings
 from tral_monai.inference.recheck import RecheckedModel
 from tral_monai.inference.tile_model import PerTileModel
+from tral_monai.inference.tissue_mapper import TissueMapper
 from tral_monai.networks.tri_cnn import TriCNN
 
 
@@ -33,6 +34,17 @@ def test_half_precision_is_rechecked_unless_the_margin_is_0() -> None:
     assert isinstance(
         choose_tile_model(ColourNet(), engine=EngineSettings(precision="bf16", recheck_margin=0)), PerTileModel
     )
+
+
+def test_half_precision_is_rechecked_by_the_rules_of_the_map() -> None:
+    bf16 = EngineSettings(precision="bf16")
+    model = choose_tile_model(ColourNet(), engine=bf16, undefined_below=0.6, damaged_at_least=0.9, damaged_output=3)
+    assert isinstance(model, RecheckedModel)
+    assert (model.undefined_below, model.damaged_at_least, model.damaged_output) == (0.6, 0.9, 3)
+    mapper = TissueMapper(ColourNet(), engine=bf16, undefined_below=0.55, damaged_at_least=0.8)
+    assert isinstance(mapper.model, RecheckedModel)
+    assert mapper.model.undefined_below == 0.55
+    assert (mapper.model.damaged_at_least, mapper.model.damaged_output) == (0.8, 3)
 
 
 def test_gate_and_inferer_are_refused() -> None:

@@ -61,11 +61,60 @@ def test_close_tiles_and_no_others_are_asked_about_again(margin: float, again: l
     assert done == [3]
 
 
+def shown_block(tiles: int) -> DeviceBlock:
+    canvas = torch.zeros(2, 2 * tiles, 3, dtype=torch.uint8)
+    return DeviceBlock((canvas,), torch.tensor([[[2 * n, 0] for n in range(tiles)]]), 2)
+
+
+def rechecked(probabilities: list[list[float]], **rules: Any) -> list[int]:
+    """Rows that are asked about again: they get logits of 0."""
+    model = RecheckedModel(Fast(torch.tensor(probabilities)), PerTileModel(Zero()), 0.2, **rules)
+    outputs = model(shown_block(len(probabilities)), done=lambda tiles: None)
+    return [row for row, logits in enumerate(outputs.logits.tolist()) if not any(logits)]
+
+
+class Zero(torch.nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(image), 3)
+
+
+def test_tiles_within_half_the_margin_of_undefined_are_asked_about_again() -> None:
+    # Undefined below 0.6: from 0.5 to 0.7 a change by less than 0.1 could cross it. The second class is far in all.
+    tiles = [[0.49, 0.26, 0.25], [0.51, 0.25, 0.24], [0.60, 0.2, 0.2], [0.69, 0.16, 0.15], [0.71, 0.15, 0.14]]
+    assert rechecked(tiles, undefined_below=0.6) == [1, 2, 3]
+    assert rechecked(tiles) == []
+
+
+def test_tiles_within_half_the_margin_of_damaged_are_asked_about_again() -> None:
+    # Damaged, the last, needs 0.9: from 0.8 on it could be shown or not. Another class at 0.9 is shown anyway.
+    tiles = [[0.21, 0.0, 0.79], [0.19, 0.0, 0.81], [0.05, 0.0, 0.95], [0.9, 0.1, 0.0]]
+    rules = {"undefined_below": 0.6, "damaged_at_least": 0.9}
+    assert rechecked(tiles, damaged_output=2, **rules) == [1, 2]
+    assert rechecked(tiles, **rules) == []
+
+
+def test_the_second_class_is_shown_in_place_of_damaged_where_it_is_clear() -> None:
+    # Damaged at 0.75 is not shown, but the second class: 0.15 and 0.1 are close, 0.24 and 0.01 are not.
+    tiles = [[0.15, 0.1, 0.75], [0.24, 0.01, 0.75]]
+    assert rechecked(tiles, undefined_below=0.6, damaged_at_least=0.9, damaged_output=2) == [0]
+
+
 def test_what_is_not_finite_is_asked_about_again() -> None:
     broken = FAST.clone()
     broken[0] = float("nan")
     outputs = RecheckedModel(Fast(broken), PerTileModel(Exact()), 0.05)(block(), done=lambda tiles: None)
     assert outputs.logits[0].tolist() == [0.0, 1.0]
+
+
+def test_what_was_made_of_old_weights_is_dropped_of_both() -> None:
+    dropped = []
+
+    class Resettable(PerTileModel):
+        def reset(self) -> None:
+            dropped.append(self.batch_size)
+
+    RecheckedModel(Resettable(Exact(), batch_size=1), Resettable(Exact(), batch_size=2), 0.2).reset()
+    assert dropped == [1, 2]
 
 
 def test_the_margin_decides_what_is_finished() -> None:

@@ -30,6 +30,7 @@ def test_the_worse_direction_counts() -> None:
     found = detection_agreement(reference, other)
     assert (found.tiles, found.boxes_reference, found.boxes_other, found.not_finite) == (2, 4, 5, 0)
     assert found.class_agreement == pytest.approx(2 / 5)
+    assert (found.compared, found.differing, found.describe()["boxes_alone"]) == (5, 3, 3)
     assert found.largest_probability_difference == pytest.approx(0.1)
 
 
@@ -47,7 +48,11 @@ def test_boxes_below_the_threshold_need_no_partner_but_can_be_one() -> None:
 
 
 def test_nothing_found_by_both_is_agreement() -> None:
-    assert detection_agreement(_found([]), _found([])).class_agreement == 1.0
+    nothing = detection_agreement(_found([], []), _found([], []))
+    assert (nothing.class_agreement, nothing.compared, nothing.differing) == (1.0, 0, 0)
+    assert nothing.sentence("torch bf16") == (
+        "torch bf16 and torch fp32 find no nuclei on 2 sampled tiles, which says nothing"
+    )
     assert detection_agreement(_found([(0, 0, 0.9)]), _found([])).class_agreement == 0.0
 
 
@@ -66,8 +71,11 @@ def test_the_sentence_and_the_floor() -> None:
         "difference of a score 0.025"
     )
     assert found.sentence("torch bf16") == sentence
-    with pytest.raises(AgreementError, match=f"{sentence}; at least 90 % are asked for"):
+    with pytest.raises(
+        AgreementError, match=f"{sentence}; at least 90 % are asked for, so that 0 of a sample of 2 may"
+    ):
         found.require(0.9, engine="torch bf16")
+    found.require(0.98, sample=50)  # one of 50 may differ
 
 
 def test_what_cannot_be_compared() -> None:

@@ -51,7 +51,7 @@ class NucleusPlacer:
         """The nuclei that some tiles answer for.
 
         Args:
-            tiles: (n, 2) int64 of the tiles, as the plan numbers them.
+            tiles: (n,) int64 numbers of the tiles in the plan.
             starts: (n, 2) int64 upper left corners (x, y) of the tiles in pixels of the plan.
             images: the n tiles, uint8 (3, h, w).
             detections: what the detector says of them.
