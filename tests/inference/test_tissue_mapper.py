@@ -10,13 +10,19 @@ import numpy as np
 import pytest
 import shapely
 import torch
+from monai.inferers.inferer import SimpleInferer, SlidingWindowInferer
 
 from tests.inference.colour_slides import PATTERN, ColourNet, break_tile, slide_pixels, write_slide
+from tests.inference.early_exit.small_networks import random_gate, small_network
 from tral_monai.errors import CheckpointError, ConfigError, SlideReadError
+from tral_monai.inference.engines.settings import EngineSettings
 from tral_monai.inference.geojson_writer import class_annotations
+from tral_monai.inference.map_grid import MapGrid
+from tral_monai.inference.slide_window import SlideWindow
 from tral_monai.inference.tissue_mapper import TissueMapper
 from tral_monai.slides.canvases import CanvasReader
-from tral_monai.slides.slide import open_slide
+from tral_monai.slides.slide import Slide, open_slide
+from tral_monai.slides.tissue import TissueMask
 
 # Values of the map: background first, then the network's classes in order, then undefined and not analysed.
 VALUE = {".": 0, "S": 1, "M": 2, "B": 3, "D": 4, "U": 5, "N": 6}
@@ -283,3 +289,125 @@ def test_a_mask_that_is_there_is_used(slide_path: Path) -> None:
 def test_a_region_outside_of_the_slide_is_refused(slide_path: Path) -> None:
     with open_slide(slide_path) as slide, pytest.raises(ConfigError, match="lies outside of the slide, which has 2048"):
         TissueMapper(ColourNet()).map_slide(slide, region_level0=(2048, 0, 10, 10))
+
+
+def test_an_engine_is_compared_by_what_the_map_shows() -> None:
+    mapper = TissueMapper(ColourNet(), engine=EngineSettings(precision="bf16"))
+    assert mapper._check is not None
+    # Stroma from 0.61 to 0.59 becomes Undefined. Damaged from 0.92 to 0.88 becomes the second class. Below 0.6 it does
+    # not matter which class is the most probable one.
+    reference = torch.tensor([[0.61, 0.2, 0.1, 0.09], [0.05, 0.02, 0.01, 0.92], [0.4, 0.5, 0.05, 0.05]]).log()
+    other = torch.tensor([[0.59, 0.2, 0.1, 0.11], [0.07, 0.03, 0.02, 0.88], [0.5, 0.4, 0.05, 0.05]]).log()
+    found = mapper._check._measure([reference], [other])
+    assert (found.tiles, found.differing) == (3, 2)
+    assert found.largest_probability_difference == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("engine", "calibration", "floor"),
+    [
+        (EngineSettings(), {"max_disagreement": 0.05}, 0.95),
+        (EngineSettings(min_agreement=0.9), {"max_disagreement": 0.05}, 0.9),
+        (EngineSettings(), {}, 0.99),
+    ],
+)
+def test_a_gate_may_differ_as_far_as_it_was_calibrated_for(
+    tmp_path: Path, engine: EngineSettings, calibration: dict[str, float], floor: float
+) -> None:
+    network = small_network()
+    gate = random_gate(network, calibration=calibration).save(tmp_path / "exit_gate.pt")
+    mapper = TissueMapper(network, early_exit=gate, engine=engine)
+    assert mapper._check is not None
+    assert mapper._check.floor == pytest.approx(floor)
+
+
+def test_an_engine_without_a_gate_keeps_99_percent() -> None:
+    mapper = TissueMapper(ColourNet(), engine=EngineSettings(precision="bf16"))
+    assert mapper._check is not None
+    assert mapper._check.floor == 0.99
+    assert TissueMapper(ColourNet())._check is None
+
+
+def test_the_comparison_is_told_in_the_record(slide_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mapper = TissueMapper(ColourNet(), engine=EngineSettings(precision="bf16", agreement_tiles=200), **EXACT)
+    assert mapper.runtime()["agreement"] is None
+    with open_slide(slide_path) as slide:
+        mapper.map_slide(slide)
+    told = mapper.runtime()["agreement"]
+    tiles = sum(character != "." for row in PATTERN for character in row)  # fewer than 200: the sample is not full
+    assert (told["tiles"], told["differing"], told["sample"], told["permitted"]) == (tiles, 0, 200, 2)
+    assert told["full"] is False
+    assert f"torch bf16 gives the class of torch fp32 on {tiles} of {tiles} sampled tiles" in capsys.readouterr().err
+
+
+def test_after_a_reset_the_new_weights_are_run_and_compared(slide_path: Path) -> None:
+    network = ColourNet()
+    mapper = TissueMapper(network, engine=EngineSettings(precision="bf16"), **EXACT)
+    with open_slide(slide_path) as slide:
+        before = mapper.map_slide(slide)
+        with torch.no_grad():
+            network.scale.fill_(1e-5)  # unsure of everything
+        mapper.reset()
+        assert mapper.agreement is None
+        after = mapper.map_slide(slide)
+    assert mapper.agreement is not None
+    tissue = np.array(values(PATTERN)) > 0
+    assert before.class_index.tolist() == values(PATTERN)
+    assert (after.class_index[tissue] == VALUE["U"]).all()
+
+
+def test_a_reset_refuses_a_gate_of_the_weights_before(tmp_path: Path) -> None:
+    network = small_network()
+    mapper = TissueMapper(network, early_exit=random_gate(network).save(tmp_path / "exit_gate.pt"))
+    mapper.reset()
+    with torch.no_grad():
+        next(network.parameters()).add_(1.0)
+    with pytest.raises(CheckpointError, match="the exit gate was made for the weights"):
+        mapper.reset()
+
+
+class WithoutMask(TissueMapper):
+    """Must not come to the mask."""
+
+    def tissue_mask(self, slide: Slide) -> TissueMask:
+        raise AssertionError("the slide was read")
+
+
+def test_features_that_cannot_be_had_are_refused_before_the_slide_is_read(tmp_path: Path, slide_path: Path) -> None:
+    network = small_network()
+    gate = random_gate(network).save(tmp_path / "exit_gate.pt")
+    whole = SlidingWindowInferer((128, 128))
+    for mapper, message in (
+        (WithoutMask(network, early_exit=gate), "set either save_features or early_exit, not both"),
+        (WithoutMask(network, inferer=whole), "but SlidingWindowInferer runs it on images .* not both"),
+        (WithoutMask(ColourNet()), "'features' and 'head', such as a TriCNN, but ColourNet lacks them"),
+    ):
+        with open_slide(slide_path) as slide, pytest.raises(ConfigError, match=message):
+            mapper.map_slide(slide, want_features=True)
+        with pytest.raises(ConfigError, match=message):
+            mapper.check_features()
+    TissueMapper(network).check_features()
+    TissueMapper(network, inferer=SimpleInferer()).check_features()
+
+
+def test_cells_with_tissue_take_few_bytes_each_however_large_the_grid(tmp_path: Path) -> None:
+    mapper = TissueMapper(ColourNet(), stride_px=1, min_tissue_coverage=0.4, **EXACT)
+    peaks = []
+    for side in (512, 1024):
+        mask = TissueMask(np.ones((side // 32, side // 32), dtype=bool), mpp=8.0, downsample_level0=32.0)
+        mask.mask[: side // 64] = False
+        with open_slide(write_slide(tmp_path / f"{side}.tif", np.full((side, side, 3), 200, np.uint8))) as slide:
+            grid = MapGrid.of_slide(slide, stride_px=1)
+            tracemalloc.start()
+            rows, columns = mapper._tissue_cells(slide, grid, SlideWindow(None, slide.dimensions), mask)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        # The model's square of 128 px has at least 40 % in tissue where its centre, the cell's lower right corner, lies
+        # no more than 12.8 px above the edge.
+        assert grid.shape == (side, side)
+        assert rows.min() == side // 2 - 13
+        order = rows * side + columns
+        assert (np.diff(order) > 0).all()
+        inner = (columns >= 64) & (columns < side - 64)
+        assert set(rows[inner].tolist()) >= set(range(side // 2 - 13, side - 64))
+    assert (peaks[1] - peaks[0]) / (1024**2 - 512**2) < 40

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,7 +10,7 @@ from PIL import Image
 from tests.inference.damaged_slides import break_tile
 from tral_monai.errors import ConfigError, SlideReadError
 from tral_monai.slides.slide import open_slide
-from tral_monai.slides.tissue import TissueMask, tissue_mask
+from tral_monai.slides.tissue import TissueMask, _glass_colour, tissue_mask
 
 GLASS = (244, 244, 246)
 STROMA, NUCLEI, FAT, GREEN_INK, BLACK_PEN = (
@@ -176,6 +178,68 @@ def test_coverage_is_the_exact_area():
     assert tissue.coverage([(35, 20)], 60.0) == pytest.approx([600 / 3600])
     assert tissue.coverage([(23, 20)], 8.0) == pytest.approx([7 / 8])
     assert tissue.coverage(np.empty((0, 2)), 10.0).shape == (0,)
+
+
+@pytest.mark.parametrize("mpp", [8.0, 3.0])
+def test_strips_give_what_the_whole_picture_gives(slide_of, monkeypatch, mpp):
+    rng = np.random.default_rng(1)
+    spots = [((x, y, x + w, y + h), STROMA) for x, y, w, h in rng.integers((0, 0, 3, 3), (380, 560, 25, 25), (90, 4))]
+    strokes = [((x, y, x + 4, y + 40), GREEN_INK) for x, y in rng.integers(0, (380, 560), (40, 2))]
+    path = slide_of((400, 600), spots + strokes, noise=6.0).path
+    masks = []
+    for strip_px in (1 << 40, 1):
+        monkeypatch.setattr("tral_monai.slides.tissue._STRIP_PX", strip_px)
+        masks.append(tissue_mask(open_slide(path, mpp=mpp), mpp=mpp, min_object_um2=500, max_hole_um2=2000).mask)
+    assert 0.05 < masks[0].mean() < 0.9
+    assert (masks[0] == masks[1]).all()
+
+
+@pytest.mark.parametrize("white", [0, 4500, 8950])
+def test_the_colour_of_glass_is_the_median_around_the_commonest_green(white):
+    image = np.random.default_rng(2).normal((241, 238, 240), 2, (100, 90, 3)).round().astype(np.uint8)
+    image.reshape(-1, 3)[:white] = 255
+    scanned = image.reshape(-1, 3)[white:]
+    scanned = scanned[(scanned.min(axis=1) > 190) & (np.ptp(scanned.astype(int), axis=1) < 12)]
+    mode = np.bincount(scanned[:, 1]).argmax()
+    expected = np.median(scanned[np.abs(scanned[:, 1].astype(int) - mode) <= 3], axis=0)
+    # Fewer than 1 in 100 pixels that were scanned are too little to go by.
+    assert _glass_colour(image).tolist() == (expected.tolist() if white < 8910 else [255, 255, 255])
+
+
+def test_memory_per_pixel_of_the_mask_is_bounded(tmp_path, write_tiff, make_texture, monkeypatch):
+    monkeypatch.setattr("tral_monai.slides.tissue._STRIP_PX", 1 << 14)
+    peaks = []
+    for side in (512, 1024):
+        white = np.full((side, side // 4, 3), 250, np.uint8)
+        pixels = np.concatenate([white, make_texture(side // 2, side), white], axis=1)
+        with open_slide(write_tiff(tmp_path / f"{side}.tif", [pixels], mpp=8.0)) as slide:
+            tracemalloc.start()
+            found = tissue_mask(slide).mask
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        assert found.shape == (side, side)
+        assert 0.3 < found.mean() < 0.7
+    assert (peaks[1] - peaks[0]) / (1024**2 - 512**2) < 10  # bytes; the whole picture at once took 69
+
+
+def test_coverage_takes_little_memory_and_does_not_depend_on_the_other_squares():
+    rng = np.random.default_rng(3)
+    tissue = TissueMask(rng.random((1500, 1000)) > 0.4, mpp=8.0, downsample_level0=31.97)
+    centres = rng.integers(-500, (32_500, 48_500), (70_000, 2))
+    tracemalloc.start()
+    together = tissue.coverage(centres, 127.3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6  # 8 bytes per centre twice and some for the sorting, and 4 per pixel of a band of the mask
+    alone = np.concatenate([tissue.coverage(centres[i : i + 1], 127.3) for i in range(0, 70_000, 700)])
+    assert (together[::700] == alone).all()
+    for centre, share in zip(centres[:200], together[:200], strict=True):
+        low, high = (centre - 127.3 / 2) / 31.97, (centre + 127.3 / 2) / 31.97
+        y, x = (np.arange(n)[:, None] for n in (1500, 1000))
+        inside_y = np.clip(np.minimum(y + 1, high[1]) - np.maximum(y, low[1]), 0, None)
+        inside_x = np.clip(np.minimum(x + 1, high[0]) - np.maximum(x, low[0]), 0, None)
+        area = float((inside_y.T @ tissue.mask @ inside_x)[0, 0])
+        assert share == pytest.approx(area * (31.97 / 127.3) ** 2, abs=1e-9)
 
 
 def test_arguments(small_slide):
