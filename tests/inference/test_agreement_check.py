@@ -44,6 +44,9 @@ class EveryTenthWrong:
     def runtime(self) -> dict[str, Any]:
         return {}
 
+    def reset(self) -> None:
+        """Nothing is made of weights."""
+
     def __call__(self, block: DeviceBlock, *, want_features: bool = False, done: Any) -> TileOutputs:
         logits = self.exact(block, done=done).logits.clone()
         number = torch.arange(self.seen, self.seen + len(logits))

@@ -143,3 +143,8 @@ def test_settings_are_checked() -> None:
         FeaturesWriter().attach(engine)
     with pytest.raises(ConfigError, match="dtype must be one of .* but is 'float64'"):
         FeaturesWriter(dtype="float64")
+
+
+def test_a_network_without_features_is_refused_when_the_run_is_put_together(slide: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'features' and 'head', such as a TriCNN, but ColourNet lacks them"):
+        run(tmp_path / "a", slide, TissueMapper(ColourNet()))

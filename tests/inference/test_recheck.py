@@ -34,6 +34,9 @@ class Fast:
     def runtime(self) -> dict[str, Any]:
         return {"batch_size": 3}
 
+    def reset(self) -> None:
+        """Nothing is made of weights."""
+
     def __call__(self, block: DeviceBlock, *, want_features: bool = False, done: Any) -> TileOutputs:
         done(len(block))
         features = torch.zeros(len(block), 2) if want_features else None

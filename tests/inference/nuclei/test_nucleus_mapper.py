@@ -22,6 +22,7 @@ from tests.inference.nuclei.disc_fields import (
 )
 from tral_monai.data.nuclei.detections import Detections
 from tral_monai.errors import CheckpointError, ConfigError, SlideReadError
+from tral_monai.inference.engines.settings import EngineSettings
 from tral_monai.inference.nuclei.nucleus_map import NucleusMap
 from tral_monai.inference.nuclei.nucleus_mapper import NucleusMapper
 from tral_monai.networks.nuclei.open_set_rcnn import OpenSetRCNN
@@ -368,3 +369,28 @@ def test_a_region_outside_of_the_image_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "field.png", draw_discs((100, 100), []))
     with open_slide(path, mpp=0.25) as slide, pytest.raises(ConfigError, match="lies outside of the slide"):
         NucleusMapper(DiscNet(), inferer=DiscInferer()).map_slide(slide, region_level0=(200, 0, 10, 10))
+
+
+def test_an_engine_is_compared_on_tiles_with_nuclei_and_again_after_a_reset(
+    tmp_path: Path, detector: OpenSetRCNN, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save(tmp_path / "field.png", draw_discs((640, 128), scattered_discs((640, 128), 50, seed=3)))
+    mapper = NucleusMapper(
+        detector, engine=EngineSettings(precision="bf16", min_agreement=0.5, agreement_tiles=2), use_mask="never"
+    )
+    assert mapper.runtime()["agreement"] is None
+    with open_slide(path, mpp=0.25) as slide:
+        mapper.map_slide(slide)
+        told = mapper.runtime()["agreement"]
+        # Two tiles hold fewer than 50 nuclei, so that more are drawn, eight at most.
+        assert 2 < told["tiles"] <= 8
+        assert told["boxes_reference"] >= 20
+        assert told["min_agreement"] == 0.5
+        assert told["full"]
+        assert "torch bf16 finds" in capsys.readouterr().err
+        fast = mapper._fast
+        mapper.reset()
+        assert (mapper.agreement, mapper._fast) == (None, None)
+        mapper.map_slide(slide)
+    assert mapper._fast is not fast
+    assert mapper.agreement is not None
