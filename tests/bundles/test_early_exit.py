@@ -7,8 +7,10 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from tests.bundles.bundle_files import BUNDLE, CONFIGS
+from tral_monai.errors import CheckpointError
 from tral_monai.inference.early_exit.early_exit_model import EarlyExitModel
 from tral_monai.inference.early_exit.gate import ExitGate
 from tral_monai.networks.checkpoint import load_checkpoint
@@ -70,3 +72,11 @@ def test_too_few_tiles_for_the_promise(calibrate, feature_dir, caplog):
     assert gate.threshold is None
     assert "this gate lets no tile exit. Calibrate on more tiles, or allow a larger max_disagreement" in caplog.text
     assert [row["exited"] for row in gate.calibration["splits"]] == [0, 0]
+
+
+def test_a_damaged_checkpoint_is_refused(calibrate, checkpoint):
+    content = torch.load(checkpoint, weights_only=True)
+    next(value for value in content["model"].values() if value.is_floating_point()).fill_(float("nan"))
+    torch.save(content, checkpoint)
+    with pytest.raises(CheckpointError, match="holds weights that are not finite"):
+        calibrate()

@@ -119,7 +119,7 @@ def test_other_engines_stay_near_the_network(engine: EngineSettings) -> None:
         pytest.importorskip("onnxruntime", reason="extra 'export' is not installed")
         pytest.importorskip("onnxscript", reason="extra 'export' is not installed")
     network, block = dense_network(), grid_block(2, 2)
-    model = DenseContextModel(network, engine=engine)
+    model = DenseContextModel(network, engine=engine, batch_size=4)
     found = run(model, block, want_features=True).features
     expected = run(PerTileModel(network), block, want_features=True).features
     assert found is not None
@@ -131,6 +131,39 @@ def test_other_engines_stay_near_the_network(engine: EngineSettings) -> None:
         assert relative_error(part, whole) < limit
     assert model.settings() == {"engine": engine.name, "precision": engine.precision}
     assert model.runtime()["context"] == "dense"
+
+
+def test_a_network_that_is_moved_afterwards_takes_its_normalisation_along() -> None:
+    network, block = dense_network(), grid_block(2, 1)
+    model = DenseContextModel(network)
+    expected = run(model, block).logits
+    network.double()
+    torch.testing.assert_close(run(model, block).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_engine_is_made_for_whole_batches_and_anew_after_a_reset() -> None:
+    network, block = dense_network(), grid_block(2, 1)
+    model = DenseContextModel(network, engine=EngineSettings(precision="bf16"), batch_size=3)
+    seen: list[int] = []
+    first: Any = network.branches[network.highest_scale].conv_stem
+    first.register_forward_hook(lambda module, args, output: seen.append(len(output)))
+    before = run(model, block, want_features=True).features
+    assert seen == [1, 3, 2]  # the cast is tried, then the engine with its example, then the block
+    with torch.no_grad():
+        for branch in network.branches:
+            stem: Any = branch.conv_stem
+            stem.weight.mul_(-1.0)
+    old = run(model, block, want_features=True).features
+    model.reset()
+    new = run(model, block, want_features=True).features
+    assert before is not None
+    assert old is not None
+    assert new is not None
+    assert torch.equal(old, before)
+    for part, whole in zip(
+        new.split(network.branch_widths, dim=1), before.split(network.branch_widths, dim=1), strict=True
+    ):
+        assert relative_error(part, whole) > 0.02
 
 
 def test_a_network_with_dense_context_is_run_so() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from monai.inferers.inferer import Inferer
+from monai.inferers.inferer import Inferer, SimpleInferer
 
-from tral_monai.errors import CheckpointError
+from tral_monai.errors import CheckpointError, ConfigError
 from tral_monai.inference.device_block import DeviceBlock
 from tral_monai.inference.engines.settings import EngineSettings
 from tral_monai.inference.tile_model import LogitsAndFeatures, PerTileModel
@@ -70,6 +70,67 @@ def test_an_inferer_of_the_users_runs_the_batches(network: TriCNN, block: Device
         once = PerTileModel(network)(block, done=lambda tiles: None)
     assert torch.allclose(twice.logits, 2 * once.logits)
     assert PerTileModel(network, inferer=Twice()).runtime()["inferer"] == "Twice"
+    assert PerTileModel(network, inferer=Twice()).settings() == {**PerTileModel(network).settings(), "inferer": "Twice"}
+    assert PerTileModel(network, inferer=SimpleInferer()).settings() == {"engine": "torch", "precision": "fp32"}
+
+
+def test_an_inferer_may_tell_its_own_settings(network: TriCNN) -> None:
+    class Flips(SimpleInferer):
+        def settings(self) -> dict[str, int]:
+            return {"flips": 4}
+
+    settings = PerTileModel(network, inferer=Flips()).settings()
+    assert settings["inferer"] == "Flips"
+    assert settings["inferer_settings"] == {"flips": 4}
+
+
+def test_a_small_first_block_does_not_set_the_size_of_batches(network: TriCNN, block: DeviceBlock) -> None:
+    seen: list[int] = []
+    model = PerTileModel(network, engine=EngineSettings(precision="bf16"), batch_size=4)
+    hook = network.branches[0].register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    with torch.inference_mode():
+        model(block.part(torch.tensor([3])), done=lambda tiles: None)
+    hook.remove()
+    assert seen[-2:] == [4, 1]  # the engine's example, the block
+
+
+def test_changed_weights_are_seen_after_a_reset(block: DeviceBlock) -> None:
+    network = TriCNN(["a", "b"], backbone="timm:mobilenetv3_small_050", hidden=(), seed=0).eval()
+    model = PerTileModel(network, engine=EngineSettings(precision="bf16"), batch_size=8)
+
+    def logits() -> torch.Tensor:
+        with torch.inference_mode():
+            return model(block, done=lambda tiles: None).logits
+
+    before = logits()
+    with torch.no_grad():
+        for parameter in network.head.parameters():
+            parameter += 1.0
+    assert torch.equal(logits(), before)  # what the engine made of the old weights
+    model.reset()
+    assert (logits() - before).abs().min() > 0.5
+
+
+class _Threads(torch.nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(image), 1), float(torch.get_num_threads()))
+
+
+def test_the_threads_asked_for_hold_for_the_reference_too(block: DeviceBlock) -> None:
+    before = torch.get_num_threads()
+    model = PerTileModel(_Threads(), engine=EngineSettings(num_threads=before + 1))
+    assert model(block, done=lambda tiles: None).logits.unique().tolist() == [before + 1]
+    assert torch.get_num_threads() == before
+
+
+class _Hungry(torch.nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.empty(len(image), 1 << 48)
+
+
+def test_too_little_memory_is_told_with_what_to_do(block: DeviceBlock) -> None:
+    with pytest.raises(ConfigError, match=r"batches of 5 tiles \(RuntimeError\); lower predict_batch_size"):
+        PerTileModel(_Hungry(), batch_size=5)(block, done=lambda tiles: None)
 
 
 def test_a_network_without_a_row_per_tile_is_refused(block: DeviceBlock) -> None:

@@ -71,20 +71,6 @@ def running(engine: EngineSettings, batch_size: int) -> Iterator[None]:
         yield
 
 
-def close_calls(logits: torch.Tensor, margin: float) -> torch.Tensor:
-    """Rows whose two largest probabilities differ by less than a margin, and those that are not finite.
-
-    Args:
-        logits: (k, C).
-        margin: above 0 to 1.
-
-    Returns:
-        int64 indices on the device of ``logits``.
-    """
-    best = torch.softmax(logits.float(), dim=1).topk(min(2, logits.shape[1]), dim=1).values
-    return torch.nonzero(~(best[:, 0] - best[:, -1] >= margin)).flatten()  # a NaN is not close to anything
-
-
 class LogitsAndFeatures(torch.nn.Module):
     """A TriCNN that gives its pooled features beside its logits, for engines that take one module.
 

@@ -120,6 +120,87 @@ def test_another_engine_runs_the_branches(network, block):
     assert model.settings()["precision"] == "bf16"
 
 
+def test_tiles_that_do_not_exit_and_are_close_are_asked_again_in_full_precision(network, block):
+    gate = random_gate(network, threshold=None, undefined_below=0.0, damaged_at_least=0.0)
+    exact = expected(network, gate, block, torch.zeros(TILES, dtype=torch.bool))
+    every = EarlyExitModel(network, gate, engine=EngineSettings(precision="bf16", recheck_margin=1.0), batch_size=8)
+    found = run(every, block)
+    torch.testing.assert_close(found.logits, exact, atol=1e-4, rtol=1e-4)
+    assert found.computed == {"tiles": TILES, "exited": 0, "rechecked": TILES}
+    assert every.settings()["recheck_margin"] == 1.0
+    gaps = exact.softmax(1).topk(2, dim=1).values
+    margin = float((gaps[:, 0] - gaps[:, 1]).median())
+    some = run(
+        EarlyExitModel(network, gate, engine=EngineSettings(precision="bf16", recheck_margin=margin), batch_size=8),
+        block,
+    )
+    same = torch.isclose(some.logits, exact, atol=1e-6, rtol=1e-5).all(dim=1)
+    assert 0 < some.computed["rechecked"] < TILES
+    assert int(same.sum()) == some.computed["rechecked"]
+
+
+def test_the_gates_rules_of_the_map_say_what_is_close(network, block):
+    def rechecked(undefined_below: float) -> int:
+        gate = random_gate(network, threshold=None, undefined_below=undefined_below, damaged_at_least=0.0)
+        engine = EngineSettings(precision="bf16", recheck_margin=1e-6)
+        return run(EarlyExitModel(network, gate, engine=engine, batch_size=4), block).computed["rechecked"]
+
+    gate = random_gate(network, threshold=None)
+    with torch.inference_mode():
+        model = EarlyExitModel(network, gate, engine=EngineSettings(precision="bf16", recheck_margin=0.0), batch_size=4)
+        best = run(model, block).logits.softmax(1).max(dim=1).values
+    assert rechecked(0.0) == 0
+    assert rechecked(float(best[0])) >= 1
+
+
+def test_tiles_that_exit_are_not_asked_again_and_full_precision_never(network, block):
+    half = EngineSettings(precision="bf16", recheck_margin=1.0)
+    outputs = run(EarlyExitModel(network, random_gate(network), engine=half, batch_size=4), block)
+    assert outputs.computed == {"tiles": TILES, "exited": TILES, "rechecked": 0}
+    for engine in (EngineSettings(), EngineSettings(precision="bf16", recheck_margin=0.0)):
+        model = EarlyExitModel(network, random_gate(network), engine=engine, batch_size=4)
+        assert "recheck_margin" not in model.settings()
+        assert "rechecked" not in run(model, block).computed
+
+
+def test_a_network_that_is_moved_afterwards_takes_its_normalisation_along(block):
+    network = small_network()
+    gate, exits = half_gate(network, block)
+    model = EarlyExitModel(network, gate)
+    wanted = expected(network, gate, block, exits)
+    network.double()
+    torch.testing.assert_close(run(model, block).logits, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_engines_are_made_for_whole_batches(network, block):
+    seen: list[int] = []
+    hook = network.branches[1].register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    engine = EngineSettings(precision="bf16", recheck_margin=0.0)
+    model = EarlyExitModel(network, random_gate(network, threshold=None), engine=engine, batch_size=5)
+    run(model, part(block, torch.tensor([0, 1])))
+    hook.remove()
+    assert seen == [1, 5, 2]  # the cast is tried, then the engine with its example, then the block
+
+
+def test_a_reset_checks_the_gate_and_drops_what_was_made_of_the_weights(block):
+    network = small_network()
+    engine = EngineSettings(precision="bf16", recheck_margin=0.0)
+    model = EarlyExitModel(network, random_gate(network, threshold=None), engine=engine, batch_size=4)
+    before = run(model, block).logits
+    model.reset()
+    assert torch.equal(run(model, block).logits, before)
+    with torch.no_grad():
+        for branch in network.branches:
+            for parameter in branch.parameters():
+                parameter.mul_(1.5)
+    assert torch.equal(run(model, block).logits, before)
+    with pytest.raises(CheckpointError, match="the exit gate was made for the weights"):
+        model.reset()
+    model.gate = random_gate(network, threshold=None)
+    model.reset()
+    assert not torch.allclose(run(model, block).logits, before, atol=0.01)
+
+
 def test_a_gate_decides_results_and_so_is_among_the_settings(network, tmp_path):
     path = random_gate(network, threshold=0.75).save(tmp_path / "exit_gate.pt")
     model = EarlyExitModel(network, path, batch_size=7)

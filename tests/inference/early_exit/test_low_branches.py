@@ -38,3 +38,12 @@ def test_one_magnification_is_refused():
 def test_stain_normalisation_is_refused():
     with pytest.raises(ConfigError, match="early exit does not go with stain_normalization"):
         low_scales(small_network(stain_normalization=True))
+
+
+def test_branches_of_a_moved_network_run_where_it_is():
+    network = small_network().double()
+    tiles = torch.zeros(1, 3, 128, 128, dtype=torch.uint8)
+    (features,) = Branches(network, (network.highest_scale,))(tiles)
+    assert features.dtype == torch.float64
+    (features,) = Branches(network.to("meta"), (network.highest_scale,))(tiles.to("meta"))
+    assert features.device.type == "meta"

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from tral_monai.errors import ConfigError, MissingExtraError
-from tral_monai.inference.engines.available import list_engines, require_engine
+from tral_monai.inference.engines.available import _PACKAGES, list_engines, require_engine
 from tral_monai.inference.engines.settings import EngineName, Precision
 
 
@@ -54,3 +56,16 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     reason = next(row.reason for row in list_engines() if (row.name, row.precision) == ("openvino", "fp32"))
     assert reason is not None
     assert "not installed: openvino" in reason
+
+
+def test_every_extra_that_is_named_is_there_and_names_its_packages() -> None:
+    text = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    for packages, extra in _PACKAGES.values():
+        (line,) = re.findall(rf"^{extra} = \[(.*?)\]", text, flags=re.MULTILINE)
+        distributions = {"cuda": "cuda-python"}
+        assert {f'"{distributions.get(name, name)}"' for name in packages} <= set(line.split(", "))
+
+
+def test_tests_do_without_tensorrt() -> None:
+    makefile = (Path(__file__).parents[3] / "Makefile").read_text(encoding="utf-8")
+    assert re.findall(r"^EXTRAS \?= (.*)$", makefile, flags=re.MULTILINE) == ["demo,dev,export"]

@@ -63,3 +63,14 @@ def test_it_cannot_be_trained_and_leaves_the_original_in_its_mode(detector: Open
 def test_another_network_is_refused() -> None:
     with pytest.raises(ConfigError, match="engine_detector takes an OpenSetRCNN, but got a Linear"):
         engine_detector(torch.nn.Linear(1, 1), EngineSettings("torch", "bf16"))  # type: ignore[arg-type]
+
+
+def test_the_engine_is_made_for_whole_batches(detector: OpenSetRCNN) -> None:
+    seen: list[int] = []
+    hook = detector.backbone.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
+    fast = engine_detector(detector, EngineSettings("torch", "bf16"), batch_size=3)
+    detect(fast, _fields(1), batch_size=3)
+    hook.remove()
+    assert seen[-2:] == [3, 1]  # the engine's example, the image
+    with pytest.raises(ConfigError, match="batch_size must be at least 1, but is 0"):
+        engine_detector(detector, EngineSettings(), batch_size=0)

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from tral_monai.errors import ConfigError
+from tral_monai.inference.close_calls import close_calls
 from tral_monai.inference.dense_context_model import DenseContextModel
 from tral_monai.inference.device_block import DeviceBlock
 from tral_monai.inference.early_exit.gate import ExitGate
 from tral_monai.inference.early_exit.low_branches import Branches, low_scales
 from tral_monai.inference.engines.compile_module import compile_module
 from tral_monai.inference.engines.settings import EngineSettings
-from tral_monai.inference.tile_model import PerTileModel, TileOutputs, TilesDone, close_calls, running
+from tral_monai.inference.tile_model import PerTileModel, TileOutputs, TilesDone, running
 from tral_monai.networks.tri_cnn import TriCNN
 
 
@@ -32,8 +33,8 @@ class EarlyExitModel:
         network: the full model.
         gate: a gate, or its file; it must be the network's own.
         engine: what runs the branches; the classifiers always run in full precision. In half precision, tiles that do
-            not exit and whose two largest probabilities differ by less than its ``recheck_margin`` are asked about
-            again in full precision.
+            not exit and are close (:func:`~tral_monai.inference.close_calls.close_calls`), by its ``recheck_margin``
+            and the gate's rules of the map, are asked about again in full precision.
         device: where the network is.
         batch_size: tiles per forward pass.
 
@@ -135,12 +136,23 @@ class EarlyExitModel:
             done(len(rows))
         computed = {"tiles": len(block), "exited": len(block) - len(asked)}
         if self._exact is not None:
-            close = asked[close_calls(logits[asked.to(logits.device)], self.engine.recheck_margin).cpu()]
+            close = asked[self._close(logits[asked.to(logits.device)]).cpu()]
             computed["rechecked"] = len(close)
             if len(close):
                 again = self._exact(block.part(close), done=_counted_already).logits
                 logits[close.to(logits.device)] = again.to(logits.dtype)
         return TileOutputs(logits, None, computed)
+
+    def _close(self, logits: torch.Tensor) -> torch.Tensor:
+        """(k,) bool; the rules are the gate's, which the map's must equal."""
+        classes = self.gate.classes
+        return close_calls(
+            torch.softmax(logits, dim=1),
+            self.engine.recheck_margin,
+            undefined_below=self.gate.undefined_below,
+            damaged_at_least=self.gate.damaged_at_least,
+            damaged_output=classes.index("Damaged") if "Damaged" in classes else None,
+        )
 
     def _low_features(self, block: DeviceBlock) -> list[torch.Tensor]:
         """Features (k, F of a scale) float32 of all tiles, one tensor per low magnification."""
