@@ -72,4 +72,4 @@ def test_the_torchscript_export_computes_the_same(
         torch.testing.assert_close(scripted.eval()(image), expected, rtol=1e-4, atol=1e-5)
     assert expected.shape == (2, 6 if made_by == "hand" else 5)
     assert metadata["network_data_format"]["inputs"]["image"]["num_channels"] == 9
-    assert json.loads(files["inference.json"])["network_def"]["_target_"].endswith("load_checkpoint")
+    assert json.loads(files["inference.json"])["network_def"]["_target_"].endswith("load_tissue_network")

@@ -21,6 +21,7 @@ def test_regions_are_mapped_with_the_settings_of_slides(bundle: Bundle):
     of_slides, of_regions = config["mapper"], config["region_mapper"]
     assert of_regions.pop("_mode_") == "callable"
     brought = {"network", "device"}  # the app brings these
+    brought |= {"engine", "early_exit", "keep_probabilities"}  # it runs the network as it is, and writes polygons only
     if "auxiliary" in of_slides:
         brought.add("auxiliary")
         own = of_regions.pop("auxiliary")
