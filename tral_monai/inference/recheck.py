@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tral_monai.inference.close_calls import close_calls
 from tral_monai.inference.device_block import DeviceBlock
 from tral_monai.inference.tile_model import PerTileModel, TileModel, TileOutputs, TilesDone
 
@@ -21,7 +22,7 @@ class RecheckedModel:
 
     What this guarantees: the class shown is that of full precision wherever half precision moves no probability by half
     of the margin or more. It does not say how far half precision moves them; the comparison on sampled tiles
-    (:class:`~tral_monai.inference.agreement_check.AgreementCheck`) tells the largest difference that it saw.
+    (:class:`~tral_monai.inference.agreement_check.AgreementCheck`) tells the largest difference that is left.
 
     Args:
         fast: the model in half precision.
@@ -63,7 +64,7 @@ class RecheckedModel:
     def reset(self) -> None:
         """Drop what both made of the weights, after these have changed."""
         for model in (self.fast, self.exact):
-            getattr(model, "reset", _nothing)()
+            model.reset()
 
     def __call__(self, block: DeviceBlock, *, want_features: bool = False, done: TilesDone) -> TileOutputs:
         """The answers for all tiles of a block.
@@ -74,7 +75,15 @@ class RecheckedModel:
             done: told how many tiles are done.
         """
         found = self.fast(block, want_features=want_features, done=done)
-        close = torch.nonzero(self._close(torch.softmax(found.logits.float(), dim=1))).flatten()
+        close = torch.nonzero(
+            close_calls(
+                torch.softmax(found.logits.float(), dim=1),
+                self.margin,
+                undefined_below=self.undefined_below,
+                damaged_at_least=self.damaged_at_least,
+                damaged_output=self.damaged_output,
+            )
+        ).flatten()
         computed = {**found.computed, "rechecked": len(close)}
         if not len(close):
             return TileOutputs(found.logits, found.features, computed)
@@ -86,27 +95,6 @@ class RecheckedModel:
             features = features.clone()
             features[close] = again.features.to(features.dtype)
         return TileOutputs(logits, features, computed)
-
-    def _close(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """(k,) bool: which tiles a little would change. A NaN is not far from anything, and so is asked about again."""
-        largest = probabilities.topk(min(3, probabilities.shape[1]), dim=1)
-        best = largest.values[:, 0]
-        second = largest.values[:, min(1, largest.values.shape[1] - 1)]
-        close = ~(best - second >= self.margin)
-        half = self.margin / 2
-        if self.undefined_below:
-            close |= ~((best - self.undefined_below).abs() >= half)
-        if self.damaged_at_least:
-            damaged = largest.indices[:, 0] == self.damaged_output
-            close |= damaged & ~((best - self.damaged_at_least).abs() >= half)
-            if largest.values.shape[1] > 2:  # the second class is shown, unless the third comes before it
-                next_ones = ~(second - largest.values[:, 2] >= self.margin)
-                close |= damaged & (best < self.damaged_at_least) & next_ones
-        return close
-
-
-def _nothing() -> None:
-    """For a model that makes nothing of the weights."""
 
 
 def _counted_already(tiles: int) -> None:

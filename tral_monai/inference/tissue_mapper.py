@@ -200,11 +200,9 @@ class TissueMapper:
         Raises:
             CheckpointError: the gate is not of these weights.
         """
-        getattr(self.model, "reset", _nothing)()
+        self.model.reset()
         if self._check is not None:
             self._check.reset()
-        if isinstance(self.model, EarlyExitModel):
-            self.model.gate.check(self.network)
 
     def check_features(self) -> None:
         """Check that pooled features can be had.
@@ -390,10 +388,6 @@ class TissueMapper:
         outputs = np.where(values == self.classes.undefined, probabilities.argmax(axis=1), output_of[values])
         shown: npt.NDArray[np.float32] = np.take_along_axis(probabilities, outputs[:, None], axis=1)[:, 0]
         return shown
-
-
-def _nothing() -> None:
-    """For a model that makes nothing of the weights."""
 
 
 def _no_report(done: int, total: int) -> None:
