@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -32,3 +34,9 @@ def small_map() -> TissueMap:
         failures=("region (300, 100) cannot be decoded",),
         seconds={"mask": 0.5, "model": 2.0, "wait_for_pixels": 0.25, "total": 3.0},
     )
+
+
+@pytest.fixture
+def without_log(caplog: pytest.LogCaptureFixture) -> None:
+    """The comparison's log as plain Python has it, whatever a bundle's run in an earlier test has set up."""
+    caplog.set_level(logging.WARNING, "tral_monai.inference.agreement_check")

@@ -90,7 +90,9 @@ def test_a_small_slide_is_topped_up_by_the_next(slide: Slide) -> None:
             assert made.agreement.tiles == expected
 
 
-def test_one_difference_on_a_small_first_slide_ends_nothing(slide: Slide, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_difference_on_a_small_first_slide_ends_nothing(
+    slide: Slide, without_log: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     network = ColourNet().eval()
     settings = EngineSettings(agreement_tiles=128, min_agreement=0.99)  # one of 128 may differ
     made = tile_agreement_check(PerTileModel(network), EveryTenthWrong(network, 60), settings)
@@ -122,13 +124,13 @@ def test_the_floor_is_the_settings_own_or_the_default(slide: Slide) -> None:
 
 
 def test_without_a_log_it_is_printed_and_with_one_only_logged(
-    slide: Slide, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    slide: Slide, without_log: None, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = EngineSettings(agreement_tiles=100, min_agreement=0.9)
     check(slide, settings)
     assert "a fast way gives the class of torch fp32 on 90 of 100 sampled tiles" in capsys.readouterr().err
     assert caplog.text == ""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "tral_monai.inference.agreement_check")
     check(slide, settings)
     assert "on 90 of 100 sampled tiles" in caplog.text
     assert capsys.readouterr().err == ""
@@ -192,7 +194,9 @@ def test_tiles_are_drawn_until_enough_nuclei_were_seen(tmp_path: Path) -> None:
     assert (told["sample"], told["permitted"]) == (64, 1)
 
 
-def test_tiles_without_nuclei_are_told_to_say_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tiles_without_nuclei_are_told_to_say_nothing(
+    tmp_path: Path, without_log: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = nucleus_check(lambda tile: 0)
     made("torch bf16", *field(tmp_path, []))
     told = made.describe()

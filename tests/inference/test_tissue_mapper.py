@@ -328,7 +328,9 @@ def test_an_engine_without_a_gate_keeps_99_percent() -> None:
     assert TissueMapper(ColourNet())._check is None
 
 
-def test_the_comparison_is_told_in_the_record(slide_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_comparison_is_told_in_the_record(
+    slide_path: Path, without_log: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     mapper = TissueMapper(ColourNet(), engine=EngineSettings(precision="bf16", agreement_tiles=200), **EXACT)
     assert mapper.runtime()["agreement"] is None
     with open_slide(slide_path) as slide:

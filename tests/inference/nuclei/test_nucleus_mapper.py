@@ -372,7 +372,7 @@ def test_a_region_outside_of_the_image_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_engine_is_compared_on_tiles_with_nuclei_and_again_after_a_reset(
-    tmp_path: Path, detector: OpenSetRCNN, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, detector: OpenSetRCNN, without_log: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = save(tmp_path / "field.png", draw_discs((640, 128), scattered_discs((640, 128), 50, seed=3)))
     mapper = NucleusMapper(
