@@ -283,10 +283,22 @@ def test_a_lack_of_memory_ends_the_run_with_what_to_lower(slides: Path, tmp_path
     network = Raising(error, slide=1)
     run = evaluator(slides, tmp_path / "maps", mapper=TissueMapper(network, tissue_method="paper"), fail_on="never")
     with pytest.raises(
-        ConfigError, match=r"memory is used up .* at b\.1\.tif\); lower predict_batch_size or num_workers"
+        ConfigError, match="memory does not suffice for batches of 64 tiles .* lower predict_batch_size"
     ):
         run.run()
     assert [path.name for path in (tmp_path / "maps").glob("*.json")] == ["a.json"]
+
+
+def test_a_lack_of_memory_outside_of_the_model_ends_the_run_too(slides: Path, tmp_path: Path) -> None:
+    def too_large() -> None:
+        if run.state.result.name == "b.1.tif":
+            np.empty(1 << 50)
+
+    run = evaluator(slides, tmp_path / "maps", fail_on="never")
+    run.add_event_handler(SlideEvents.SLIDE_OPENED, too_large)
+    with pytest.raises(ConfigError, match=r"memory is used up \(\w*MemoryError at b\.1\.tif\); lower num_workers"):
+        run.run()
+    assert statuses(run) == {"a.tif": "mapped"}
 
 
 class Flipped:

@@ -4,10 +4,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from tral_monai.errors import MissingMppError, SlideError
-from tral_monai.inference.slide_failure import failure_text, is_out_of_memory, unexpected_text, without_folders
+from tral_monai.inference.slide_failure import failure_text, unexpected_text, without_folders
 
 SLIDE = Path("/data/P. Smith/a.tif")
 
@@ -43,12 +42,3 @@ def test_a_slide_without_mpp_is_told_with_the_option_to_give() -> None:
 )
 def test_an_unexpected_message_is_told_only_where_it_can_hold_no_path(error: Exception, text: str) -> None:
     assert unexpected_text("a.tif", error) == text
-
-
-def test_what_counts_as_a_lack_of_memory() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(1 << 50)
-    assert is_out_of_memory(caught.value)
-    assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory."))
-    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))

@@ -15,6 +15,7 @@ from monai.engines.utils import IterationEvents
 from tral_monai import __version__
 from tral_monai.atomic_file import prepare_folder
 from tral_monai.errors import ConfigError, MissingMppError, SlideError, TralError
+from tral_monai.inference.engines.memory import is_out_of_memory
 from tral_monai.inference.fingerprints import (
     SlideContent,
     recorded_content,
@@ -26,7 +27,7 @@ from tral_monai.inference.fingerprints import (
 from tral_monai.inference.mapped_tiles import MappedTiles
 from tral_monai.inference.older_files import remove_older_files
 from tral_monai.inference.provenance import read_record
-from tral_monai.inference.slide_failure import failure_text, is_out_of_memory, unexpected_text
+from tral_monai.inference.slide_failure import failure_text, unexpected_text
 from tral_monai.inference.slide_list import output_stem
 from tral_monai.inference.slide_writer import SlideEvents, SlideResult
 from tral_monai.inference.termination import orderly_termination
@@ -226,10 +227,10 @@ class SlideEvaluator(Evaluator):
         except TralError:
             raise
         except Exception as error:
-            if is_out_of_memory(error):  # every further slide would fail as well
+            if is_out_of_memory(error):  # not in the model, which gives advice of its own
                 raise ConfigError(
-                    f"the memory is used up ({type(error).__name__} at {result.name}); lower predict_batch_size or "
-                    "num_workers, or end other programs, and run the same command again: finished slides are kept"
+                    f"the memory is used up ({type(error).__name__} at {result.name}); lower num_workers, "
+                    "end other programs, or leave this slide out if it alone does so, and run the same command again"
                 ) from error
             # Nobody is there at night to restart a run over hundreds of slides; the log has the whole story.
             self.logger.exception("unexpected error with slide %s", result.name)

@@ -6,8 +6,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import torch
-
 from tral_monai.errors import MissingMppError, SlideError
 
 _QUOTED = re.compile(r"""(['"])(?:[A-Za-z]:)?[\\/][^'"]*[\\/]([^'"\\/]*)\1""")
@@ -59,14 +57,3 @@ def unexpected_text(name: str, error: Exception) -> str:
     message = str(error)
     told = f": {message}" if message and not re.search(r"[\\/]", message) else ""
     return f"{name}: {type(error).__name__}{told}; see the log"
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether the memory of the machine or of its GPU is used up.
-
-    Args:
-        error: what was raised; on a CPU torch raises a plain ``RuntimeError`` of its allocator.
-    """
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
