@@ -71,6 +71,6 @@ def test_the_engine_is_made_for_whole_batches(detector: OpenSetRCNN) -> None:
     fast = engine_detector(detector, EngineSettings("torch", "bf16"), batch_size=3)
     detect(fast, _fields(1), batch_size=3)
     hook.remove()
-    assert seen[-2:] == [3, 1]  # the engine's example, the image
+    assert seen[:3] == [1, 3, 1]  # the cast is tried, then the engine with its example, then the image
     with pytest.raises(ConfigError, match="batch_size must be at least 1, but is 0"):
         engine_detector(detector, EngineSettings(), batch_size=0)
