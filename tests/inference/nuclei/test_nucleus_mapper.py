@@ -389,6 +389,8 @@ def test_an_engine_is_compared_on_tiles_with_nuclei_and_again_after_a_reset(
         assert told["full"]
         assert "torch bf16 finds" in capsys.readouterr().err
         fast = mapper._fast
+        assert fast is not None
+        assert fast.backbone._batch_size == mapper.batch_size == 8
         mapper.reset()
         assert (mapper.agreement, mapper._fast) == (None, None)
         mapper.map_slide(slide)

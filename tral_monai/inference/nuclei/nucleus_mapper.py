@@ -337,7 +337,8 @@ class NucleusMapper:
                 yield self.network
                 return
             if self._fast is None:
-                self._fast = engine_detector(self.network, self.engine, device=self.device)  # type: ignore[arg-type]
+                detector: Any = self.network
+                self._fast = engine_detector(detector, self.engine, device=self.device, batch_size=self.batch_size)
                 self._check = self._agreement_check(self._fast)
             yield self._fast
 
