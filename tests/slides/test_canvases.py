@@ -113,6 +113,30 @@ def test_a_broken_tile_costs_the_windows_on_it(tmp_path, write_tiff, make_textur
     assert f"tile at level {level}, column {tile}, row 0 (x {tile * side * factor}, y 0 at level 0)" in messages.pop()
 
 
+def test_a_broken_tile_of_a_level_that_is_resampled_costs_the_windows_on_it_only(tmp_path, write_tiff, make_texture):
+    """A slide without a pyramid lost 2,048 px at 2.5x around each broken tile, because they were resampled together."""
+    pixels = make_texture(4096, 3072)
+    whole, broken = (write_tiff(tmp_path / name, [pixels]) for name in ("a.tif", "b.tif"))
+    with open_slide(broken) as slide:
+        side = slide.backend.tile_size(0)[0]
+    columns = -(-4096 // side)
+    column, row = 2048 // side, 1024 // side
+    break_tile(broken, 0, row * columns + column)
+    centres = grid(4096, 3072, 128)
+    with open_slide(whole) as a, open_slide(broken) as b:
+        tiles, failed, _ = all_tiles(CanvasReader(b, magnifications=[2.5]), centres)
+        expected, _, _ = all_tiles(CanvasReader(a, magnifications=[2.5]), centres)
+    # A 2.5x tile reaches 1,024 px around its centre, and the filter one pixel of 16 further.
+    corner = np.array((column * side, row * side))
+    touch = ((centres + 1024 + 16 > corner) & (centres - 1024 - 16 < corner + side)).all(axis=1)
+    assert 0 < touch.sum() < len(centres)
+    assert set(failed) <= set(np.flatnonzero(touch).tolist())
+    sure = ((centres + 1024 > corner) & (centres - 1024 < corner + side)).all(axis=1)
+    assert set(np.flatnonzero(sure).tolist()) <= set(failed)
+    kept = np.setdiff1d(np.arange(len(centres)), failed)
+    assert (tiles[kept] == expected[kept]).all()
+
+
 def test_threads_give_the_same(slide):
     centres = grid(1488, 1104, 64)
     reader = CanvasReader(slide, canvas_px=256, cache_bytes=1 << 20)

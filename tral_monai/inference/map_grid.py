@@ -15,6 +15,9 @@ from tral_monai.errors import ConfigError, SlideError
 from tral_monai.slides.magnification import TILE_PX, magnification_to_mpp, resolve
 from tral_monai.slides.slide import Slide
 
+COARSEST_MPP = 4.0
+"""Of a slide: at 2.5x a 40x tile would be enlarged from 8 px."""
+
 
 @dataclasses.dataclass(frozen=True)
 class MapGrid:
@@ -54,14 +57,14 @@ class MapGrid:
             stride_px: pixels at 40x.
 
         Raises:
-            SlideError: its pixels are larger than that.
+            SlideError: its pixels are too coarse for 40x.
         """
         asked = magnification_to_mpp(40.0) / slide.mpp
         step = stride_px * resolve(slide.level_downsamples, asked).downsample
-        if step < 1.0:
+        if slide.mpp > COARSEST_MPP:
             raise SlideError(
-                f"{slide.name}: with {slide.mpp:g} um per pixel, {stride_px} px at 40x are less than one pixel of the "
-                "slide; check its micrometres per pixel (--mpp)"
+                f"{slide.name}: {slide.mpp:g} um per pixel are too coarse to look at as 40x (0.25), at most "
+                f"{COARSEST_MPP:g} make sense; check its micrometres per pixel (--mpp)"
             )
         return cls(slide.dimensions, step)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from tral_monai.errors import ConfigError, SlideReadError
 from tral_monai.slides.backend import RGB, WHITE, TileSource
 from tral_monai.slides.magnification import MAGNIFICATIONS, TILE_PX, magnification_to_mpp, resolve
+from tral_monai.slides.resample import ResampledTiles
 from tral_monai.slides.slide import Slide
 from tral_monai.slides.tile_cache import TileCache
 from tral_monai.slides.tile_decoder import TileDecoder
@@ -20,6 +22,9 @@ from tral_monai.slides.tile_pieces import Tile
 
 CANVAS_PX = 2048
 """Side of a block in pixels of the finest magnification: 256 tiles of 128 px, 14 MB. Twice that is no faster."""
+
+Rectangle = tuple[int, int, int, int]
+"""Left, top, right and bottom edge in pixels of a source."""
 
 _SAME_AREA = 0.05  # windows that cover a tile up to this share of it tile it exactly
 
@@ -173,23 +178,50 @@ class CanvasReader:
         inside = x >= 0 and y >= 0 and x + width <= source.size[0] and y + height <= source.size[1]
         canvas = np.empty((height, width, 3), np.uint8) if inside else np.full((height, width, 3), WHITE, np.uint8)
         tiles, keep = self._needed(source, starts, block_px)
-        bad: list[Tile] = []
+        bad: list[Rectangle] = []
         for tile, kept in zip(tiles, keep, strict=True):
             try:
                 pixels = self._decoder.decoded(source, [tile], [kept])[0]
             except SlideReadError as error:
-                messages[str(error)] = None
-                bad.append(tile)
-                pixels = np.full((tile_h, tile_w, 3), WHITE, np.uint8)  # not what was in this memory before
+                pixels, areas = self._without_damage(source, tile, error, messages)
+                bad += areas
             left, top = tile[0] * tile_w - x, tile[1] * tile_h - y
             x0, x1 = max(left, 0), min(left + tile_w, width)
             y0, y1 = max(top, 0), min(top + tile_h, height)
             canvas[y0:y1, x0:x1] = pixels[y0 - top : y1 - top, x0 - left : x1 - left]
         broken = np.zeros(len(starts), bool)
-        for column, row in bad:
-            low, high = (column * tile_w, row * tile_h), ((column + 1) * tile_w, (row + 1) * tile_h)
-            broken |= ((starts + self.tile_px > low) & (starts < high)).all(axis=1)
+        for x0, y0, x1, y1 in bad:
+            broken |= ((starts + self.tile_px > (x0, y0)) & (starts < (x1, y1))).all(axis=1)
         return canvas, broken
+
+    def _without_damage(
+        self, source: TileSource, tile: Tile, error: SlideReadError, messages: dict[str, None]
+    ) -> tuple[RGB, list[Rectangle]]:
+        """Return a tile that cannot be decoded, white where it is damaged, and where that is in pixels of the source.
+
+        A resampled tile stands for many tiles of the file, of which only those that are broken count as damage.
+        """
+        tile_w, tile_h = source.tile_size
+        if not isinstance(source, ResampledTiles):
+            messages[str(error)] = None
+            column, row = tile
+            whole = (column * tile_w, row * tile_h, (column + 1) * tile_w, (row + 1) * tile_h)
+            return np.full((tile_h, tile_w, 3), WHITE, np.uint8), [whole]
+        level, ratio = source.inner, source.ratio
+        width, height = level.tile_size
+        pixels: dict[Tile, RGB] = {}
+        bad: list[Rectangle] = []
+        for column, row in source.inner_tiles(*tile):
+            try:
+                pixels[column, row] = self._decoder.decoded(level, [(column, row)], [True])[0]
+            except SlideReadError as inner_error:
+                messages[str(inner_error)] = None
+                pixels[column, row] = np.full((height, width, 3), WHITE, np.uint8)
+                # One pixel around it is mixed with it by the resampling filter.
+                low = math.floor(column * width / ratio) - 1, math.floor(row * height / ratio) - 1
+                high = math.ceil((column + 1) * width / ratio) + 1, math.ceil((row + 1) * height / ratio) + 1
+                bad.append((*low, *high))
+        return source.read_tile(*tile, tile=lambda column, row: pixels.get((column, row))), bad
 
     def _needed(self, source: TileSource, starts: NDArray[np.int64], block_px: float) -> tuple[list[Tile], list[bool]]:
         """Return the source's tiles that windows touch, row by row, and which of them other blocks will want too."""

@@ -10,13 +10,14 @@ from PIL import Image
 
 from tral_monai.errors import SlideOpenError
 from tral_monai.slides.backend import RGB, WHITE
+from tral_monai.slides.tiff_pyramid import stored_mpp
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _TILE_PX = 256
 
 
 class ImageBackend:
-    """A whole image, read once. Transparent pixels are white; a plain image records no micrometres per pixel.
+    """A whole image, read once. Transparent pixels are white; of plain images, only TIFF records micrometres per pixel.
 
     Args:
         path: The image file.
@@ -37,7 +38,7 @@ class ImageBackend:
         canvas.alpha_composite(rgba)
         self._pixels = np.asarray(canvas.convert("RGB"))
         self.level_dimensions: tuple[tuple[int, int], ...] = (canvas.size,)
-        self.mpp_xy: tuple[float, float] | None = None
+        self.mpp_xy = stored_mpp(path) if path.suffix.lower() in (".tif", ".tiff") else None
 
     def tile_size(self, level: int) -> tuple[int, int]:
         """Return (256, 256)."""
