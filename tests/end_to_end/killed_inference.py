@@ -59,7 +59,7 @@ def contents(folder: Path) -> dict[str, Any]:
             found[path.name] = {key: _timeless(value) for key, value in record.items() if key not in _TIMES}
         elif path.name in ("areas.csv", "counts.csv"):
             table = pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns="seconds")
-            found[path.name] = table.replace({"status": {"skipped": "mapped"}}).to_dict("records")
+            found[path.name] = table.replace({"status": {"kept": "mapped"}}).to_dict("records")
         else:
             found[path.name] = path.read_bytes()
     return found

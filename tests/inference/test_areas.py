@@ -13,13 +13,13 @@ def test_rows_by_hand(small_map: TissueMap) -> None:
     record = {"result": small_map.describe(), "seconds": 3.0}
     results = [
         SlideResult(name="bad.tif", stem="bad", status="failed", error="bad.tif: the file is empty; copy it again"),
-        SlideResult(name="s.tif", stem="s", status="skipped", record=record),
+        SlideResult(name="s.tif", stem="s", status="kept", record=record),
     ]
     failed, mapped = area_rows(results)
     assert list(failed) == list(mapped)
     assert mapped == {
         "slide": "s.tif",
-        "status": "skipped",
+        "status": "kept",
         "tissue_tiles": 10,
         "tissue_mm2": pytest.approx(0.09),  # seven stroma, one muscle; half a tile undefined, half not analysed
         "analysed_mm2": pytest.approx(0.085),

@@ -51,7 +51,7 @@ def test_a_run_over_a_part_of_the_slides_keeps_the_rows_of_the_others(slides: li
     run(slides[:2], tmp_path / "maps")
     after = table(tmp_path / "maps")
     assert [(row["slide"], row["status"]) for row in after] == [
-        ("a.tif", "skipped"), ("b.tif", "failed"), ("c.tif", "mapped"),
+        ("a.tif", "kept"), ("b.tif", "failed"), ("c.tif", "mapped"),
     ]  # fmt: skip
     assert after[2] == before[2]
     assert after[2]["Stroma_mm2"] == "0.003072"  # 3 tiles of 32 um

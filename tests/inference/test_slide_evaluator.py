@@ -66,7 +66,7 @@ def test_every_slide_gets_its_files(slides: Path, tmp_path: Path) -> None:
     values, names = read_class_map(tmp_path / "maps" / "a_classes.png")
     assert values.tolist() == [[0 if c == "." else 1 for c in row] for row in SMALL]
     assert names[1] == "Stroma"
-    assert run.state.metrics == {"slides_mapped": 2, "slides_skipped": 0, "slides_failed": 0, "tiles": 2 * 24}
+    assert run.state.metrics == {"slides_mapped": 2, "slides_kept": 0, "slides_failed": 0, "tiles": 2 * 24}
 
 
 def test_a_data_loader_does_as_well(slides: Path, tmp_path: Path) -> None:
@@ -87,15 +87,15 @@ def test_finished_slides_are_kept_and_anything_that_matters_makes_them_be_done_a
 
     again = evaluator(slides, output)
     again.run()
-    assert statuses(again) == {"a.tif": "skipped", "b.1.tif": "skipped"}
+    assert statuses(again) == {"a.tif": "kept", "b.1.tif": "kept"}
     assert {path.name: path.stat().st_mtime_ns for path in output.glob("*.json")} == before
-    assert (output / "areas.csv").read_text().count("skipped") == 2
+    assert (output / "areas.csv").read_text().count("kept") == 2
 
     # A slide whose content changed, a file that is gone, a record cut short.
     write_slide(slides / "a.tif", slide_pixels(tuple(row.replace("S", "M") for row in SMALL)))
     changed = evaluator(slides, output)
     changed.run()
-    assert statuses(changed) == {"a.tif": "mapped", "b.1.tif": "skipped"}
+    assert statuses(changed) == {"a.tif": "mapped", "b.1.tif": "kept"}
     (output / "a_overlay.png").unlink()
     (output / "b.1.json").write_text('{"run_key": "')
     repaired = evaluator(slides, output)

@@ -20,7 +20,7 @@ def area_rows(results: Iterable[SlideResult]) -> list[dict[str, Any]]:
     be decoded and is part of no class, nor of the background.
 
     Args:
-        results: slides of a run; of skipped ones the record of the earlier run counts.
+        results: slides of a run; of kept ones the record of the earlier run counts.
 
     Returns:
         One row per slide, in the order given.

@@ -147,7 +147,7 @@ class ProgressHandler:
 
     def _slide_completed(self, engine: SlideEvaluator) -> None:
         result: SlideResult = engine.state.result
-        self._estimate.slide_done(worked=result.status != "skipped")
+        self._estimate.slide_done(worked=result.status != "kept")
         if self._progress is not None:
             left = self._estimate.seconds_left
             self._progress.update(self._slides, completed=self._estimate.slides_done, left=left)

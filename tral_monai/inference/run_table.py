@@ -48,7 +48,7 @@ class RunTable:
         """The rows of the table, all with the same columns.
 
         Args:
-            results: slides of a run; of skipped ones the record of the earlier run counts.
+            results: slides of a run; of kept ones the record of the earlier run counts.
 
         Returns:
             One row per slide, in the order given; the first column is the slide's file name.

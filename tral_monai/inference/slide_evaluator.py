@@ -27,6 +27,7 @@ from tral_monai.inference.fingerprints import (
 from tral_monai.inference.mapped_tiles import MappedTiles
 from tral_monai.inference.older_files import remove_older_files
 from tral_monai.inference.provenance import read_record
+from tral_monai.inference.run_summary import lost_tiles, run_summary
 from tral_monai.inference.slide_failure import failure_text, unexpected_text
 from tral_monai.inference.slide_list import output_stem
 from tral_monai.inference.slide_writer import SlideEvents, SlideResult
@@ -61,7 +62,7 @@ class SlideMapper(Protocol):
 class SlideEvaluator(Evaluator):
     """Runs a mapper over slides. ``run()`` is what a bundle's ``inference.yaml`` calls.
 
-    A slide that cannot be opened, has no mpp, or cannot be read is reported with its name and skipped; the others go
+    A slide that cannot be opened, has no mpp, or cannot be read is reported with its name and left out; the others go
     on. Errors of the settings, the checkpoint or the output folder end the run, and so do disagreement of an engine
     and a lack of memory. A slide is finished once its ``<name>.json`` is there, which is written last; with ``resume``
     a finished slide is not done again if its content, the weights, the settings and the package's version are the
@@ -180,6 +181,8 @@ class SlideEvaluator(Evaluator):
                 super().run(global_epoch)
         finally:
             self.fire_event(SlideEvents.RUN_ENDED)
+            for line in run_summary(self.results, self.state.epoch_length or 0):
+                self.logger.info("%s", line)
         self._raise_if_failed()
 
     def _iteration(self, engine: SlideEvaluator, batchdata: Mapping[str, Any]) -> list[dict[str, Any]]:  # type: ignore[override]
@@ -209,7 +212,7 @@ class SlideEvaluator(Evaluator):
         content = slide_content(path, recorded_content(record))
         key = self._key(content)
         if self.resume and record.get("run_key") == key and self._files_are_there(result.stem):
-            result.status, result.record = "skipped", record
+            result.status, result.record = "kept", record
             return
         remove_older_files(self.output_dir, result.stem, record)
         try:
@@ -277,13 +280,13 @@ class SlideEvaluator(Evaluator):
         self.fire_event(SlideEvents.TILES_COMPLETED)
 
     def _report(self, result: SlideResult) -> None:
-        for status in ("mapped", "skipped", "failed"):
+        for status in ("mapped", "kept", "failed"):
             count = sum(other.status == status for other in self.results)
             self.state.metrics[f"slides_{status}"] = count
         position = f"{len(self.results)}/{self.state.epoch_length}"
         if result.status == "failed":
             self.logger.error("slide %s failed: %s", position, result.error)
-        elif result.status == "skipped":
+        elif result.status == "kept":
             self.logger.info("slide %s %s: finished already", position, result.name)
         else:
             self.state.metrics["tiles"] = self.state.metrics.get("tiles", 0) + self.state.tiles_done
@@ -292,6 +295,14 @@ class SlideEvaluator(Evaluator):
                 "slide %s %s: %d tiles in %.1f s (%.0f tiles/s)",
                 position, result.name, self.state.tiles_done, result.seconds, rate,
             )  # fmt: skip
+            if lost_tiles(result):
+                reason = next(iter(getattr(result.prediction, "failures", ())), "")
+                self.logger.warning(
+                    "slide %s %s: %d tiles cannot be decoded and are marked as not analysed; %s",
+                    position, result.name, lost_tiles(result), reason,
+                )  # fmt: skip
+            elif not self.state.tiles_total:
+                self.logger.warning("slide %s %s: nothing to look at was found on it", position, result.name)
 
     def _raise_if_failed(self) -> None:
         failed = [result for result in self.results if result.status == "failed"]

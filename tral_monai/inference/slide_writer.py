@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SlideEvents(EventEnum):
-    """Moments in the work on one slide, in their order (failed and skipped ones have no ``MAPPED``, ``WRITTEN``)."""
+    """Moments in the work on one slide, in their order (failed and kept ones have no ``MAPPED``, ``WRITTEN``)."""
 
     SLIDE_OPENED = "slide_opened"
     """``state.slide`` is open and will be mapped: time to begin a file that is streamed. It may still fail."""
@@ -42,7 +42,7 @@ class SlideResult:
     Attributes:
         name: file name of the slide, without its folder.
         stem: first part of the names of its files.
-        status: ``mapped``, ``skipped`` (finished in an earlier run) or ``failed``.
+        status: ``mapped``, ``kept`` (finished in an earlier run) or ``failed``.
         prediction: the mapper's result where it was mapped now.
         error: why it failed, without folders.
         seconds: wall-clock seconds spent on it.
@@ -51,7 +51,7 @@ class SlideResult:
 
     name: str
     stem: str
-    status: Literal["mapped", "skipped", "failed"] = "mapped"
+    status: Literal["mapped", "kept", "failed"] = "mapped"
     prediction: Any = None
     error: str | None = None
     seconds: float = 0.0

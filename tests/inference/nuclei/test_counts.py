@@ -18,10 +18,10 @@ def test_rows_by_hand(three_nuclei: NucleusMap) -> None:
     results = [
         SlideResult(name="bad.png", stem="bad", status="failed", error="bad.png: the file is empty; copy it again"),
         SlideResult(name="a.png", stem="a", record={"result": damaged.describe(), "seconds": 3.0}),
-        SlideResult(name="b.png", stem="b", status="skipped", record={"result": bare.describe(), "seconds": 1.0}),
+        SlideResult(name="b.png", stem="b", status="kept", record={"result": bare.describe(), "seconds": 1.0}),
     ]
-    failed, mapped, skipped = count_rows(results)
-    assert list(failed) == list(mapped) == list(skipped)
+    failed, mapped, kept = count_rows(results)
+    assert list(failed) == list(mapped) == list(kept)
     assert mapped == {
         "image": "a.png",
         "status": "mapped",
@@ -43,8 +43,8 @@ def test_rows_by_hand(three_nuclei: NucleusMap) -> None:
         "",
         "bad.png: the file is empty; copy it again",
     )
-    assert (failed["not_analysed_mm2"], skipped["not_analysed_mm2"]) == ("", 0.0)
-    assert (skipped["status"], skipped["tumour"], skipped["tumour_per_mm2"]) == ("skipped", 2, "")
+    assert (failed["not_analysed_mm2"], kept["not_analysed_mm2"]) == ("", 0.0)
+    assert (kept["status"], kept["tumour"], kept["tumour_per_mm2"]) == ("kept", 2, "")
 
 
 @pytest.mark.parametrize("name", ["counts.txt", "a/b.csv"])

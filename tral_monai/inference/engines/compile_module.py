@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 from collections.abc import Callable, Iterator
 
 import torch
@@ -14,6 +15,8 @@ from tral_monai.errors import ConfigError, TralError
 from tral_monai.inference.engines.available import require_engine
 from tral_monai.inference.engines.memory import memory_advice
 from tral_monai.inference.engines.settings import EngineSettings
+
+_log = logging.getLogger(__name__)
 
 Runner = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 """A batch in, a tuple of outputs back; what an engine's ``build`` returns."""
@@ -66,6 +69,8 @@ def compile_module(
     require_engine(settings.name, settings.precision, device)
     builder = importlib.import_module(f"tral_monai.inference.engines.{_BUILT_IN[settings.name]}")
     example = _repeated(example, batch_size or len(example)).to(device)
+    if not settings.is_reference:
+        _log.info("preparing engine %s, which may take a minute or more", settings.title)
     try:
         with memory_advice(len(example)):
             # Exporters and compilers do not take tensors of the inference mode.

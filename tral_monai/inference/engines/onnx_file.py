@@ -23,6 +23,7 @@ from tral_monai.inference.fingerprints import weights_sha256
 
 INPUT = "batch"
 _OPSET = 20
+_TALKATIVE = ("torch.onnx", "onnxscript", "onnx_ir")  # a line for every constant that they move
 _MADE_WITH = ("tral_monai", "torch", "torchvision", "timm", "monai", "onnx", "onnxscript")
 
 
@@ -104,10 +105,11 @@ def _version(package: str) -> str:
 def _export(module: nn.Module, example: torch.Tensor, path: Path, settings: EngineSettings) -> None:
     # A batch of one would be taken for a fixed size.
     batch = example if len(example) > 1 else torch.cat([example, example])
-    exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
     try:
-        exporter.setLevel(logging.ERROR)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own, about things that its users cannot change
             torch.onnx.export(
@@ -128,4 +130,5 @@ def _export(module: nn.Module, example: torch.Tensor, path: Path, settings: Engi
             f"({type(error).__name__}: {first}); use engine torch or compile"
         ) from error
     finally:
-        exporter.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

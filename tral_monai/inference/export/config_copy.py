@@ -27,4 +27,7 @@ def copy_config(source: Path, target: Path) -> None:
     text = source.read_text(encoding="utf-8")
     if text.count(_ANCHOR) != 1:
         raise ConfigError(f"{source.name} must have one list 'initialize', as this package's bundles do, but has none")
-    target.write_text(text.replace(_ANCHOR, _ANCHOR + _CHECK), encoding="utf-8")
+    # After the check of the command line, which also sees to it that errors end in one plain sentence.
+    head, first, rest = text.partition(_ANCHOR)
+    own, _, more = rest.partition("\n")
+    target.write_text(f"{head}{first}{own}\n{_CHECK}{more}", encoding="utf-8")

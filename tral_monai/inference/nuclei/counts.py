@@ -19,7 +19,7 @@ def count_rows(results: Iterable[SlideResult]) -> list[dict[str, Any]]:
     empty. ``not_analysed_mm2`` could not be decoded and counts for no density.
 
     Args:
-        results: images of a run; of skipped ones the record of the earlier run counts.
+        results: images of a run; of kept ones the record of the earlier run counts.
 
     Returns:
         One row per image, in the order given.
