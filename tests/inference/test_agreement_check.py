@@ -84,7 +84,7 @@ def test_a_small_slide_is_topped_up_by_the_next(slide: Slide) -> None:
     )
     reader = CanvasReader(slide)
     with torch.inference_mode():
-        for expected in (12, 24, 30, 30):
+        for expected in (12, 24, 30, 33, 36):  # then an eighth of 30 of each slide
             made("x", reader, CENTRES[:12])
             assert made.agreement is not None
             assert made.agreement.tiles == expected
@@ -223,6 +223,22 @@ def test_before_the_sample_is_full_as_many_may_differ_as_it_will_permit(tmp_path
     assert (told["differing"], told["sample"], told["permitted"], told["full"]) == (2, 384, 7, False)
     with pytest.raises(AgreementError, match="so that 7 of a sample of 384 may differ"):
         nucleus_check(lambda tile: 4, tiles=48)("x", *field(tmp_path, range(2), tiles=2))
+
+
+def test_a_later_slide_that_disagrees_ends_the_run(slide: Slide) -> None:
+    """An easy first slide said 100 %, and the next one's map differed in 9 % of its tiles."""
+    network = ColourNet().eval()
+    model = EveryTenthWrong(network, 1000)
+    model.seen = 1  # the first of a thousand would be wrong
+    made = tile_agreement_check(PerTileModel(network), model, EngineSettings(agreement_tiles=64, min_agreement=0.99))
+    reader = CanvasReader(slide)
+    with torch.inference_mode():
+        made("x", reader, CENTRES)
+        assert made.agreement is not None
+        assert (made.agreement.tiles, made.agreement.class_agreement) == (64, 1.0)
+        model.wrong = 4
+        with pytest.raises(AgreementError, match=r"on 70 of 72 sampled tiles .* 0 of a sample of 72 may differ"):
+            made("x", reader, CENTRES)
 
 
 def test_the_sample_is_runs_of_neighbours_from_all_over() -> None:

@@ -16,8 +16,8 @@ from tral_monai.errors import AgreementError, ConfigError
 
 Values = torch.Tensor | npt.NDArray[Any]
 REMEDY = (
-    "use engine torch in precision fp32, which is the reference, another engine, or a lower min_agreement if such "
-    "differences do not matter"
+    "use engine torch in precision fp32 without early_exit, which is the reference, another engine or gate, or a lower "
+    "min_agreement if such differences do not matter"
 )
 
 

@@ -23,19 +23,21 @@ Answer = TypeVar("Answer")
 
 _log = logging.getLogger(__name__)
 _RUNS = 8  # of neighbouring tiles, spread over the tissue: neighbours, because dense context shares their pixels
+_LATER = 8  # of agreement_tiles, compared on each slide once the sample is full
 _MOST_SAMPLES = 4  # times agreement_tiles, where they show too little to compare
 MIN_AGREEMENT = 0.99
 """Floor where the settings leave it open."""
 
 
 class AgreementCheck(Generic[Answer]):
-    """Compares a fast way with the reference on sampled tiles of the first slides, until there are enough of them.
+    """Compares a fast way with the reference on sampled tiles: many of the first slides, some of each that follows.
 
     The sample is full with ``agreement_tiles`` tiles, on which at least ``least_compared`` things were compared, or
     with four times as many tiles. It may take several slides. The run is refused as soon as more differ than the full
     sample permits (``floor((1 - min_agreement) * sample)``; at 0.99, one of 128 tiles), or an output is not finite.
     Until the sample is full, the agreement so far is told and the run goes on: one difference on a small first slide
-    ends nothing.
+    ends nothing. Later slides add an eighth of ``agreement_tiles`` each to the sample, because the first slide of a
+    folder may be an easy one; what is permitted grows with it.
 
     Args:
         reference: what the network itself says of a block.
@@ -106,7 +108,7 @@ class AgreementCheck(Generic[Answer]):
         }
 
     def __call__(self, name: str, reader: CanvasReader, centres_level0: npt.NDArray[np.int64]) -> None:
-        """Compare on one slide, unless the sample is full.
+        """Compare on one slide: what is missing in the sample, or a few tiles where it is full.
 
         Args:
             name: what is compared, for the log.
@@ -116,10 +118,12 @@ class AgreementCheck(Generic[Answer]):
         Raises:
             AgreementError: more differ than the full sample permits.
         """
-        if not self.missing_tiles or not len(centres_level0):
+        if not len(centres_level0):
             return
         before = self._tiles
         left = np.concatenate(reader.plan(centres_level0))
+        if not self.missing_tiles:
+            self._compare(name, reader, centres_level0[_spread(left, self.settings.agreement_tiles // _LATER)])
         for _ in range(_MOST_SAMPLES):  # tiles may be broken, or show nothing to compare
             if not self.missing_tiles or not len(left):
                 break
@@ -131,6 +135,8 @@ class AgreementCheck(Generic[Answer]):
             _tell(f"{self.agreement.sentence(name)}{more}")
 
     def _compare(self, name: str, reader: CanvasReader, sample: npt.NDArray[np.int64]) -> None:
+        if not len(sample):
+            return
         for _, block in device_blocks(block_stream(reader, sample, num_workers=0), self.device):
             if len(block):
                 self._expected.append(self._reference(block))
