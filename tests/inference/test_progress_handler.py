@@ -121,6 +121,20 @@ def test_log_lines_stand_above_the_bars(tmp_path: Path) -> None:
     assert "left" not in re.split(r"\x1b\[2K", before)[-1]
 
 
+def test_a_log_file_that_is_opened_late_is_left_alone(tmp_path: Path) -> None:
+    """Such a handler has no stream before its first line, which ended the run."""
+    write_slide(tmp_path / "first.tif", slide_pixels(("SS",)))
+    handler = logging.FileHandler(tmp_path / "run.log", delay=True)
+    logging.getLogger().addHandler(handler)
+    console = terminal()
+    try:
+        run(tmp_path, console)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    assert "1/1" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_a_name_with_brackets_is_shown_as_it_is(tmp_path: Path) -> None:
     write_slide(tmp_path / "[bold]a.tif", slide_pixels(("SS",) * 2))
     console = terminal()

@@ -137,7 +137,7 @@ class ProgressHandler:
             for handler in logger.handlers:
                 if isinstance(handler, logging.StreamHandler) and not isinstance(handler.stream, FileProxy):
                     stream = handler.stream
-                    if stream.isatty():
+                    if stream is not None and stream.isatty():  # a file that is opened late has none yet
                         handler.setStream(FileProxy(self.console, stream))
                         self._diverted.append((handler, stream))
             logger = logger.parent if logger.propagate else None
