@@ -40,6 +40,7 @@ stages.mark("start-up")
     network=NullNetwork(given.tile_px),
     stride_px=given.tile_px,
     batch_size=given.batch_size,
+    num_workers=0 if given.threads == 1 else 1,  # a decoding thread would be a second one
     device="cpu",
     resume=False,
     progress=False,
